@@ -41,6 +41,11 @@ def log_loss(label: ArrayLike, probability: ArrayLike) -> float:
     return float(-np.mean(y * np.log(p) + (1.0 - y) * np.log1p(-p)))
 
 
+def accuracy(label: ArrayLike, probability: ArrayLike) -> float:
+    """Share of examples whose class is the more probable one; a probability of exactly 1/2 counts as class 1."""
+    return float(np.mean((np.asarray(label) > 0.5) == (np.asarray(probability, dtype=np.float64) >= 0.5)))
+
+
 def mean_squared_error(label: ArrayLike, prediction: ArrayLike) -> float:
     """Mean of (y - prediction)^2."""
     error = np.asarray(label, dtype=np.float64) - np.asarray(prediction, dtype=np.float64)
@@ -85,6 +90,7 @@ def binary_metrics(label: ArrayLike, score: ArrayLike, probability: ArrayLike) -
     result = {
         "auc": auc(label, score),
         "log_loss": log_loss(label, probability),
+        "accuracy": accuracy(label, probability),
         "brier": mean_squared_error(label, probability),
         "ece": expected_calibration_error(table),
         "positive_rate": rate,

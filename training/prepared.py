@@ -95,6 +95,10 @@ class Prepared:
         """SHA-256 over the source files' bytes, the spec and what was asked for beside it."""
         return str(self.info["fingerprint"])
 
+    def rows(self, split: str) -> int:
+        """Number of rows of a split."""
+        return int(self.info["splits"][split]["rows"])
+
     @cached_property
     def titles(self) -> dict[str, str]:
         """Display name by item id; empty where the spec has none."""

@@ -11,7 +11,7 @@ finished epoch and ends with the bytes of an uninterrupted one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,21 @@ def labelled(prepared: Prepared, split: str) -> LabelledRows:
     """A split of prepared data as the trainer takes it."""
     part = prepared.split(split)
     return LabelledRows(part.encoded, part.label)
+
+
+def measure(
+    prepared: Prepared,
+    split: str,
+    settings: FitSettings,
+    calibration: Calibration,
+    model: FactorModel,
+    table: FeatureTable,
+) -> dict[str, float]:
+    """Metrics of a model on a split: the one place that says what is measured, for ``fit``, ``evaluate`` and
+    ``reproduce``.
+    """
+    rows = labelled(prepared, split)
+    return evaluate_split(settings.loss, calibration, rows.label, predict(model, table, rows))
 
 
 @dataclass
@@ -133,10 +148,8 @@ class Run:
             kind = self.settings.calibration
             self.calibration = fit_calibration(kind, predict(model, table, valid), valid.label)
         for name in ("valid", "test"):
-            split = labelled(prepared, name)
-            if len(split):
-                score = predict(model, table, split)
-                self.metrics[name] = evaluate_split(self.settings.loss, self.calibration, split.label, score)
+            if prepared.rows(name):
+                self.metrics[name] = measure(prepared, name, self.settings, self.calibration, model, table)
         self.finished = True
         self.save()
 
@@ -148,8 +161,11 @@ def fit(
     resume: bool = False,
     on_epoch: Callable[[EpochReport, bool], None] = lambda report, best: None,
     tick: Callable[[int], None] = lambda rows: None,
+    each_epoch: Sequence[str] = (),
 ) -> Run:
-    """Train into the folder ``out``. With ``resume`` continue what is there (or start, if nothing is)."""
+    """Train into the folder ``out``. With ``resume`` continue what is there (or start, if nothing is). The splits
+    ``each_epoch`` are measured after every epoch, uncalibrated, into the history (``metrics``: split -> name -> value).
+    """
     train, valid = labelled(prepared, "train"), labelled(prepared, "valid")
     if not len(train) or not len(valid):
         empty = "valid" if len(train) else "train"
@@ -172,6 +188,11 @@ def fit(
     run.save()
 
     def after_epoch(trainer: Trainer, report: EpochReport, best: bool) -> None:
+        if each_epoch:
+            trainer.state.history[-1]["metrics"] = {
+                name: measure(prepared, name, settings, Calibration(), trainer.model, trainer.table)
+                for name in each_epoch
+            }
         if best:
             run.save_weights(trainer.table.values, trainer.model.parameters)
         write_arrays(checkpoint, trainer.arrays(), asdict(trainer.state))

@@ -4,6 +4,7 @@ from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
 from training.metrics import (
+    accuracy,
     auc,
     binary_metrics,
     expected_calibration_error,
@@ -38,6 +39,13 @@ def test_log_loss_and_mse(predictions):
     inside = np.clip(p, 0.01, 0.99)
     assert log_loss(y, inside) == pytest.approx(oracle.log_loss(y, inside), rel=1e-12)
     assert mean_squared_error(y, p) == pytest.approx(oracle.mean_squared_error(y, p), rel=1e-12)
+
+
+def test_accuracy(predictions):
+    y, p = predictions
+    assert accuracy(y, p) == pytest.approx(oracle.accuracy_score(y, p >= 0.5), abs=1e-12)
+    assert accuracy([1, 0, 0, 1], [0.5, 0.5, 0.4, 0.1]) == 0.5
+    assert binary_metrics(y, p, p)["accuracy"] == accuracy(y, p)
 
 
 def test_log_loss_of_a_certain_error_is_finite():

@@ -29,13 +29,17 @@ class Stop(Exception):
     pass
 
 
-def interrupted(prepared, settings, out, after):
+def stop_after(epoch):
     def on_epoch(report, best):
-        if report.epoch == after:
+        if report.epoch == epoch:
             raise Stop
 
+    return on_epoch
+
+
+def interrupted(prepared, settings, out, after):
     with pytest.raises(Stop):
-        fit(prepared, settings, out, on_epoch=on_epoch)
+        fit(prepared, settings, out, on_epoch=stop_after(after))
 
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
@@ -52,7 +56,7 @@ def test_resumed_equals_uninterrupted_to_the_byte(prepared, tmp_path, family, gr
             left, right = (json.loads(b) for b in (left, right))
             for run in (left, right):
                 for epoch in run["history"]:
-                    del epoch["rows_per_second"]
+                    del epoch["rows_per_second"], epoch["seconds"]
         assert left == right, name
     arrays = [read_arrays(tmp_path / folder / "checkpoint.safetensors")[0] for folder in ("whole", "parts")]
     for name, array in arrays[0].items():
@@ -177,3 +181,16 @@ def test_arrays_and_note_survive_the_file(tmp_path):
     write_arrays(tmp_path / "x", arrays, {"list": [0.1, None], "n": 1})
     assert (tmp_path / "x").read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_splits_measured_after_every_epoch_survive_a_resumption(prepared, tmp_path):
+    whole = fit(prepared, SETTINGS, tmp_path / "whole", each_epoch=("valid", "test"))
+    with pytest.raises(Stop):
+        fit(prepared, SETTINGS, tmp_path / "run", on_epoch=stop_after(2), each_epoch=("valid", "test"))
+    run = fit(prepared, SETTINGS, tmp_path / "run", resume=True, each_epoch=("valid", "test"))
+    assert [epoch["metrics"] for epoch in run.history] == [epoch["metrics"] for epoch in whole.history]
+    best = run.history[run.best_epoch - 1]
+    assert best["metrics"]["valid"]["log_loss"] == pytest.approx(best["valid_loss"], abs=1e-9)
+    uncalibrated = run.metrics["test"]["log_loss_uncalibrated"]
+    assert best["metrics"]["test"]["log_loss"] == pytest.approx(uncalibrated, abs=1e-12)
+    assert all(epoch["seconds"] > 0 for epoch in run.history)

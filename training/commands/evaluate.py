@@ -32,20 +32,20 @@ def run(args: argparse.Namespace) -> None:
 
     from training.batches import Layout
     from training.errors import UsageError
-    from training.evaluation import evaluate_split
     from training.metrics import reliability
-    from training.run import Run, labelled
+    from training.run import Run, labelled, measure
     from training.trainers.plain import predict
 
     run = Run.open(args.run_folder)
     prepared = run.open_prepared(args.prepared)
-    split = labelled(prepared, args.split)
-    if not len(split):
+    if not prepared.rows(args.split):
         raise UsageError(f"--split {args.split}: expected rows in {prepared.path}, found none")
-    score = predict(*run.restore(Layout.of(prepared.fields)), split)
-    metrics = evaluate_split(run.settings.loss, run.calibration, split.label, score)
+    model, feature_table = run.restore(Layout.of(prepared.fields))
+    metrics = measure(prepared, args.split, run.settings, run.calibration, model, feature_table)
     table = []
     if run.settings.loss == "logistic":
+        split = labelled(prepared, args.split)
+        score = predict(model, feature_table, split)
         table = reliability(split.label, run.calibration.probability(score), args.bins)
     if args.json:
         document = {

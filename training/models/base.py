@@ -106,6 +106,10 @@ class FactorModel(abc.ABC):
         """How many numbers describe the fields' interaction in the served model."""
         return sum(array.size for name, array in self.parameters.items() if name != "bias")
 
+    def parameter_count(self, n_features: int) -> int:
+        """How many numbers the served model holds: a vector and a linear weight per feature, bias, interaction."""
+        return n_features * (self.shape.dim + 1) + 1 + self.interaction_parameters
+
     def small_weights(self) -> dict[str, F32]:
         """The family's own arrays of :class:`Weights`."""
         return {}

@@ -29,13 +29,14 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One line of a run's history. ``valid_auc`` is None for squared loss."""
+    """One line of a run's history. ``valid_auc`` is None for squared loss; ``seconds``: of training alone."""
 
     epoch: int
     train_loss: float
     valid_loss: float
     valid_auc: float | None
     rows_per_second: float
+    seconds: float
 
 
 @dataclass
@@ -160,7 +161,7 @@ class Trainer:
                 f"try a lower learning rate than {self.settings.learning_rate}"
             )
         area = auc(self.valid.label, score) if self.settings.loss == "logistic" else None
-        return EpochReport(number, train_loss, loss, area, len(self.train) / max(seconds, 1e-9))
+        return EpochReport(number, train_loss, loss, area, len(self.train) / max(seconds, 1e-9), seconds)
 
     def _step(self, batch: Batch) -> float:
         s = self.settings
