@@ -48,6 +48,12 @@ class Layout:
         """Number of fields m."""
         return len(self.single) + len(self.multi)
 
+    def columns(self, batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Field numbers of a batch's single-valued and of its multi-valued columns."""
+        if batch.mixed:
+            return self.single[:0], np.arange(self.n_fields)
+        return self.single, self.multi
+
     @classmethod
     def of(cls, fields: Sequence[FieldSpec]) -> Layout:
         """Layout of a side=None encoding of ``fields``: single-valued columns first, then multi-valued, in field
@@ -65,13 +71,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Batch:
-    """``n`` encoded rows in memory, with labels; shapes as in EncodedSide."""
+    """``n`` encoded rows in memory, with labels; shapes as in EncodedSide. ``mixed``: the rows are mixtures, in which
+    every field is multi-valued (``mixing.py``); column f is field f.
+    """
 
     rows: NDArray[np.int32]
     multi_indptr: NDArray[np.int64]
     multi_rows: NDArray[np.int32]
     multi_weights: NDArray[np.float32]
     label: NDArray[np.float32]
+    mixed: bool = False
 
     def __len__(self) -> int:
         return len(self.label)
@@ -140,14 +149,19 @@ def take(window: Batch, index: NDArray[np.int64]) -> Batch:
     return Batch(window.rows.take(index, axis=0), indptr, rows, weights, window.label.take(index))
 
 
+def epoch_windows(split: LabelledRows, rng: np.random.Generator, window: int = WINDOW_ROWS) -> Iterator[Batch]:
+    """The windows of a split, read into memory one by one in random order."""
+    starts = np.arange(0, len(split), window)
+    for start in rng.permutation(starts).tolist():
+        yield split.window(start, min(start + window, len(split)))
+
+
 def epoch_batches(
     split: LabelledRows, batch_size: int, seed: int, epoch: int, window: int = WINDOW_ROWS
 ) -> Iterator[Batch]:
     """Shuffled batches of one epoch; the last batch of each window may be smaller."""
     rng = np.random.default_rng([seed, epoch])
-    starts = np.arange(0, len(split), window)
-    for start in rng.permutation(starts).tolist():
-        block = split.window(start, min(start + window, len(split)))
+    for block in epoch_windows(split, rng, window):
         order = rng.permutation(len(block))
         for at in range(0, len(block), batch_size):
             yield take(block, order[at : at + batch_size])

@@ -4,8 +4,10 @@ One row per feature: [v (k floats), b]. Per batch, ``gather`` collapses each fie
 
     V[f] = sum x_i v_i,     linear = sum over all features x_i b_i,     norms = sum over all features x_i^2 |v_i|^2
 
-(field-major, so that a family's product with its m x m or rank x m matrix is one matrix product), and the backward
-pass adds the gradients into a buffer of the table's shape while it lists the rows that it touches. A step then
+(field-major, so that a family's product with its m x m or rank x m matrix is one matrix product; a family that pools
+component by component, as NFM, takes the squares x_i^2 v_i * v_i summed by component instead of the norms), and the
+backward pass adds the gradients into a buffer of the table's shape while it lists the rows that it touches.
+``saliency`` turns the same gradients into dL/dx of every active feature. A step then
 visits the touched rows only. With Adagrad this equals the dense optimiser exactly, because a zero gradient changes
 neither row nor accumulator; with Adam it is the lazy variant (moments of untouched rows wait), as torch's SparseAdam.
 
@@ -31,36 +33,33 @@ F32 = NDArray[np.float32]
 
 
 @njit(cache=True, fastmath={"contract"})  # type: ignore[misc]
-def _gather(table, rows, single, indptr, multi_rows, multi_weights, multi, vectors, linear, norms):  # type: ignore[no-untyped-def]
+def _gather(table, rows, single, indptr, multi_rows, multi_weights, multi, vectors, linear, squares):  # type: ignore[no-untyped-def]
     n, k = rows.shape[0], table.shape[1] - 1
     linear[:] = np.float32(0.0)
-    norms[:] = np.float32(0.0)
+    squares[:] = np.float32(0.0)
     for j in range(single.size):
         into = vectors[single[j]]
         for i in range(n):
             row = table[rows[i, j]]
-            out = into[i]
-            q = np.float32(0.0)
+            out, square = into[i], squares[i]
             for c in range(k):
                 out[c] = row[c]
-                q += row[c] * row[c]
+                square[c] += row[c] * row[c]
             linear[i] += row[k]
-            norms[i] += q
     for j in range(multi.size):
         into = vectors[multi[j]]
         for i in range(n):
-            out = into[i]
+            out, square = into[i], squares[i]
             for c in range(k):
                 out[c] = np.float32(0.0)
             at = i * multi.size + j
             for p in range(indptr[at], indptr[at + 1]):
                 row = table[multi_rows[p]]
                 x = multi_weights[p]
-                q = np.float32(0.0)
                 for c in range(k):
-                    out[c] += x * row[c]
-                    q += row[c] * row[c]
-                norms[i] += x * x * q
+                    share = x * row[c]
+                    out[c] += share
+                    square[c] += share * share
                 linear[i] += x * row[k]
 
 
@@ -75,8 +74,8 @@ def _scatter(  # type: ignore[no-untyped-def]
     multi,
     g_vectors,
     g_linear,
-    g_norms,
-    use_norms,
+    g_squares,
+    use_squares,
     grad,
     stamp,
     now,
@@ -95,11 +94,10 @@ def _scatter(  # type: ignore[no-untyped-def]
                 count += 1
             into = grad[r]
             g = source[i]
-            if use_norms:
-                row = table[r]
-                gq = two * g_norms[i]
+            if use_squares:
+                row, gs = table[r], g_squares[i]
                 for c in range(k):
-                    into[c] += g[c] + gq * row[c]
+                    into[c] += g[c] + two * gs[c] * row[c]
             else:
                 for c in range(k):
                     into[c] += g[c]
@@ -108,7 +106,6 @@ def _scatter(  # type: ignore[no-untyped-def]
         source = g_vectors[multi[j]]
         for i in range(n):
             g = source[i]
-            gq = two * g_norms[i] if use_norms else np.float32(0.0)
             at = i * multi.size + j
             for p in range(indptr[at], indptr[at + 1]):
                 r = multi_rows[p]
@@ -118,11 +115,62 @@ def _scatter(  # type: ignore[no-untyped-def]
                     touched[count] = r
                     count += 1
                 into = grad[r]
-                row = table[r]
-                for c in range(k):
-                    into[c] += x * g[c] + x * x * gq * row[c]
+                if use_squares:
+                    row, gs = table[r], g_squares[i]
+                    for c in range(k):
+                        into[c] += x * (g[c] + two * x * gs[c] * row[c])
+                else:
+                    for c in range(k):
+                        into[c] += x * g[c]
                 into[k] += x * g_linear[i]
     return count
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})  # type: ignore[misc]
+def _slope(row, g_vector, g_linear, g_squares, use_squares, x):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    if use_squares:
+        for c in range(row.size - 1):
+            total += row[c] * (g_vector[c] + np.float32(2.0) * x * g_squares[c] * row[c])
+    else:
+        for c in range(row.size - 1):
+            total += row[c] * g_vector[c]
+    return total + g_linear * row[row.size - 1]
+
+
+@njit(cache=True)  # type: ignore[misc]
+def _saliency(  # type: ignore[no-untyped-def]
+    table,
+    rows,
+    single,
+    indptr,
+    multi_rows,
+    multi_weights,
+    multi,
+    g_vectors,
+    g_linear,
+    g_squares,
+    use_squares,
+    of_single,
+    of_multi,
+    weighted,
+):
+    n, one = rows.shape[0], np.float32(1.0)
+    weighted[:] = np.float32(0.0)
+    for i in range(n):
+        gs = g_squares[i]
+        for j in range(single.size):
+            slope = _slope(table[rows[i, j]], g_vectors[single[j], i], g_linear[i], gs, use_squares, one)
+            of_single[i, j] = slope
+            weighted[i] += slope
+        for j in range(multi.size):
+            g = g_vectors[multi[j], i]
+            at = i * multi.size + j
+            for p in range(indptr[at], indptr[at + 1]):
+                x = multi_weights[p]
+                slope = _slope(table[multi_rows[p]], g, g_linear[i], gs, use_squares, x)
+                of_multi[p] = slope
+                weighted[i] += x * slope
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[misc]
@@ -156,13 +204,15 @@ def _adam(table, grad, mean, square, touched, step_size, eps, beta1, beta2, root
 class FeatureTable:
     """Feature parameters float32 [n_features, k + 1], their gradient buffer and optimiser state.
 
+    ``componentwise``: ``gather`` returns the squares by component, [n, k], instead of the norms [n].
     ``optimiser`` is "adagrad" (accumulator starts at 0, eps 1e-10) or "adam" (betas .9 and .999, eps 1e-8).
     """
 
-    def __init__(self, layout: Layout, values: F32, optimiser: str) -> None:
+    def __init__(self, layout: Layout, values: F32, optimiser: str, componentwise: bool = False) -> None:
         self.layout = layout
         self.values = values
         self.optimiser = optimiser
+        self.componentwise = componentwise
         slots = {"adagrad": 1, "adam": 2}[optimiser]
         self.state = [np.zeros_like(values) for _ in range(slots)]
         self._grad = np.zeros_like(values)
@@ -176,8 +226,8 @@ class FeatureTable:
         return int(self.values.shape[1]) - 1
 
     def gather(self, batch: Batch, needs_grad: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Field vectors [m, n, k], linear sums [n] and feature norms [n] of a batch. ValueError for rows off the table
-        (damaged data), which the compiled loops would not notice.
+        """Field vectors [m, n, k], linear sums [n] and feature norms [n] (``componentwise``: squares [n, k]) of a batch.
+        ValueError for rows off the table (damaged data), which the compiled loops would not notice.
         """
         for rows in (batch.rows, batch.multi_rows):
             if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= len(self.values)):
@@ -193,21 +243,37 @@ class FeatureTable:
         n = len(batch)
         # Allocated by torch, whose alignment never varies: a matrix product's rounding may depend on it.
         vectors = torch.empty((self.layout.n_fields, n, self.dim))
-        linear, norms = torch.empty(n), torch.empty(n)
-        _gather(self.values, *self._where(batch), vectors.numpy(), linear.numpy(), norms.numpy())
-        return vectors, linear, norms
+        linear, squares = torch.empty(n), torch.empty((n, self.dim))
+        _gather(self.values, *self._where(batch), vectors.numpy(), linear.numpy(), squares.numpy())
+        return vectors, linear, squares if self.componentwise else squares.sum(1)
 
     def _where(self, batch: Batch) -> tuple[Any, ...]:
-        return (
-            batch.rows,
-            self.layout.single,
-            batch.multi_indptr,
-            batch.multi_rows,
-            batch.multi_weights,
-            self.layout.multi,
-        )
+        single, multi = self.layout.columns(batch)
+        return batch.rows, single, batch.multi_indptr, batch.multi_rows, batch.multi_weights, multi
 
-    def _backward(self, batch: Batch, g_vectors: F32, g_linear: F32, g_norms: F32 | None) -> None:
+    def saliency(
+        self, batch: Batch, g_vectors: torch.Tensor, g_linear: torch.Tensor, g_norms: torch.Tensor | None
+    ) -> tuple[F32, F32, F32]:
+        """From the gradients of each row's loss with respect to what ``gather`` returned: dL/dx of the single-valued
+        columns [n, n_single], dL/dx of the multi-valued values [nnz], and the weighted saliency (dL/dx)^T x [n]
+        (Wu et al., Boosting Factorization Machines via Saliency-Guided Mixup, equation 5, first form).
+        """
+        of_single, of_multi = np.empty(batch.rows.shape, np.float32), np.empty(batch.multi_rows.shape, np.float32)
+        weighted = np.empty(len(batch), np.float32)
+        g_squares, use_squares = self._by_component(len(batch), g_norms)
+        gradients = g_vectors.contiguous().numpy(), g_linear.contiguous().numpy(), g_squares, use_squares
+        _saliency(self.values, *self._where(batch), *gradients, of_single, of_multi, weighted)
+        return of_single, of_multi, weighted
+
+    def _by_component(self, n: int, g_norms: torch.Tensor | None) -> tuple[F32, bool]:
+        """Gradients of the squares [n, k], and whether there are any."""
+        if g_norms is None:
+            return np.zeros((n, 0), np.float32), False
+        if not self.componentwise:
+            g_norms = g_norms[:, None].expand(n, self.dim)
+        return g_norms.contiguous().numpy(), True
+
+    def _backward(self, batch: Batch, g_vectors: F32, g_linear: F32, g_norms: torch.Tensor | None) -> None:
         self._now += 1
         room = np.empty(batch.rows.size + batch.multi_rows.size, dtype=np.int32)
         count = _scatter(
@@ -215,8 +281,7 @@ class FeatureTable:
             *self._where(batch),
             g_vectors,
             g_linear,
-            g_linear if g_norms is None else g_norms,
-            g_norms is not None,
+            *self._by_component(len(batch), g_norms),
             self._grad,
             self._stamp,
             self._now,
@@ -265,6 +330,6 @@ class _Gather(torch.autograd.Function):
             ctx.batch,
             g_vectors.contiguous().numpy(),
             g_linear.contiguous().numpy(),
-            None if g_norms is None else g_norms.contiguous().numpy(),
+            g_norms,
         )
         return None, None, torch.zeros(0)

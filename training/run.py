@@ -28,6 +28,7 @@ from training.feature_table import FeatureTable
 from training.models import FactorModel
 from training.prepared import Prepared
 from training.trainers.checkpoint import read_arrays, write_arrays, write_bytes
+from training.trainers.methods import make_trainer
 from training.trainers.plain import EpochReport, RunState, Trainer, build_model, predict
 from training.trainers.settings import FitSettings
 
@@ -126,7 +127,7 @@ class Run:
             model.load({name.removeprefix("dense."): a for name, a in arrays.items() if name.startswith("dense.")})
         except ValueError as error:
             raise UsageError(f"{self.path / 'weights.safetensors'}: {error}") from None
-        return model, FeatureTable(layout, arrays["table"], self.settings.optimiser)
+        return model, FeatureTable(layout, arrays["table"], self.settings.optimiser, model.componentwise)
 
     def weights(self, layout: Layout) -> Weights:
         """Plain weights of the best epoch."""
@@ -177,7 +178,7 @@ def fit(
             raise UsageError(f"{out}: there is a run already; add --resume to continue it, or choose another --out")
         run = _same_run(Run.open(out, must_be_finished=False), run)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(Layout.of(prepared.fields), train, valid, settings)
+    trainer = make_trainer(Layout.of(prepared.fields), train, valid, settings)
     if resume and checkpoint.exists():
         try:
             arrays, note = read_arrays(checkpoint)

@@ -25,6 +25,7 @@ from training.batches import Layout
 from training.errors import UsageError
 from training.prepared import Prepared
 from training.run import labelled
+from training.trainers.methods import make_trainer
 from training.trainers.plain import EpochReport, Trainer
 from training.trainers.settings import FitSettings
 
@@ -87,7 +88,7 @@ def tune(
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return _valid_loss(Trainer(layout, train, valid, replace(base, **rounded(chosen))), after_epoch)
+        return _valid_loss(make_trainer(layout, train, valid, replace(base, **rounded(chosen))), after_epoch)
 
     def announce(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         complete = trial.state == optuna.trial.TrialState.COMPLETE
@@ -102,7 +103,7 @@ def tune(
     candidates = _best_trials(study, out)[:confirm] if confirm > 1 else _best_trials(study, out)[:1]
     seeds = (base.seed,) if confirm <= 1 else tuple(range(base.seed, base.seed + CONFIRM_SEEDS))
     for trial in candidates:
-        _confirm(study, trial, seeds[1:], lambda s: Trainer(layout, train, valid, replace(base, **s)))
+        _confirm(study, trial, seeds[1:], lambda s: make_trainer(layout, train, valid, replace(base, **s)))
     return _result(study, base, candidates, seeds, out)
 
 

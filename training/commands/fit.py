@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from training.trainers.settings import FitSettings
 
 MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr")
+METHODS = ("plain", "copy", "mixfm", "smfm", "maxup")
+#: Options of the mixup methods: setting -> the methods that read it.
+MIXING = {
+    "mix_ratio": ("copy", "mixfm", "smfm", "maxup"),
+    "mix_alpha": ("mixfm", "smfm", "maxup"),
+    "candidates": ("smfm", "maxup"),
+}
 
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +62,28 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
         help="first R, or U and e: around the matrix that pairs context with item fields, or around 0 (default cross)",
     )  # fmt: skip
     parser.add_argument("--gradual", action="store_true", help="pruned_fwfm: prune while training, not only after it")
+    method_arguments(parser)
+
+
+def method_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say how it is trained (shared with ``tune``)."""
+    parser.add_argument(
+        "--method", choices=METHODS, default="plain",
+        help="train on rows (plain), and on copies (copy) or mixtures (mixfm, smfm), or on the worst mixtures (maxup)",
+    )  # fmt: skip
+    parser.add_argument("--mix-ratio", type=number(0, above=True), help="copies or mixtures per row (default 1)")
+    parser.add_argument("--mix-alpha", type=number(0, above=True), help="shares ~ Beta(alpha, alpha) (default 0.5)")
+    parser.add_argument("--candidates", type=integer(1), help="smfm, maxup: mixtures to choose from (default 10)")
+    parser.add_argument("--paper-compat", action="store_true", help="mix as the MixFM paper's code, not as its text")
+    parser.add_argument(
+        "--lr-decay", type=number(0, above=True), default=None,
+        help="learning rate after each epoch, times its former value (default 1; 0.99 for smfm and copy)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stop", choices=("loss", "auc"), default="loss",
+        help="count epochs without better validation loss, or falls of the validation AUC in a row (default loss)",
+    )  # fmt: skip
+    parser.add_argument("--stop-after", type=integer(0), default=0, help="epochs before they count (default 0)")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,22 +119,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     """The settings of the command line, completed for the data; UsageError for what does not fit together."""
-    from training.trainers.settings import FitSettings, defaults
+    from training.trainers.settings import FitSettings, defaults, method_defaults
 
     ranked = args.model in ("dplr", "pruned_fwfm")
     if args.rank is not None and not ranked:
         raise UsageError(f"--rank {args.rank}: expected with --model dplr or pruned_fwfm, found with {args.model}")
     if args.gradual and args.model != "pruned_fwfm":
         raise UsageError(f"--gradual: expected with --model pruned_fwfm, found with {args.model}")
+    for name, methods in MIXING.items():
+        if getattr(args, name) is not None and args.method not in methods:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option}: expected with --method {' or '.join(methods)}, found with {args.method}")
+    if args.paper_compat and args.method not in MIXING["mix_alpha"]:
+        raise UsageError(f"--paper-compat: expected with --method mixfm, smfm or maxup, found with {args.method}")
     loss = args.loss or ("logistic" if prepared.task == "binary" else "squared")
     if loss == "logistic" and prepared.task != "binary":
         raise UsageError(
             f"--loss logistic: expected labels 0 and 1, found ratings in {prepared.path}; "
             "prepare with a label rule 'positive = \">= 4\"', or use --loss squared"
         )
+    if args.stop == "auc" and loss != "logistic":
+        raise UsageError("--stop auc: expected with logistic loss, found with squared loss")
     chosen: dict[str, Any] = {
         key: value
-        for key in ("lr", "l2", "l2_linear", "field_init_std", "field_lr_scale")
+        for key in ("lr", "l2", "l2_linear", "field_init_std", "field_lr_scale", "lr_decay", *MIXING)
         if (value := getattr(args, key, None)) is not None
     }  # fmt: skip
     chosen["field_init"] = args.field_init
@@ -114,9 +151,10 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     return FitSettings(
         model=args.model, dim=args.dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=args.optimiser,
         batch_size=args.batch_size, epochs=args.epochs, patience=args.patience, init_std=args.init_std, seed=args.seed,
-        threads=args.threads, gradual=args.gradual,
+        threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat, stop=args.stop,
+        stop_after=args.stop_after,
         calibration=getattr(args, "calibration", "platt") if loss == "logistic" else "none",
-        **defaults(args.model, loss, args.optimiser) | chosen,
+        **defaults(args.model, loss, args.optimiser) | method_defaults(args.method) | chosen,
     )  # fmt: skip
 
 
@@ -131,8 +169,11 @@ def run(args: argparse.Namespace) -> None:
     settings = settings_of(args, prepared)
     progress = Progress()
     rank = f" rank {settings.rank}" if settings.rank else ""
-    progress.line(f"{settings.model}{rank}, {settings.loss} loss, lr {settings.learning_rate:g}, L2 {settings.l2:g}")
-    bars = EpochBars(progress, int(prepared.info["splits"]["train"]["rows"]))
+    method = "" if settings.method == "plain" else f" by {settings.method}"
+    progress.line(
+        f"{settings.model}{rank}{method}, {settings.loss} loss, lr {settings.learning_rate:g}, L2 {settings.l2:g}"
+    )
+    bars = EpochBars(progress, settings.rows_per_epoch(int(prepared.info["splits"]["train"]["rows"])))
     try:
         run = fit(prepared, settings, args.out, args.resume, bars.epoch_done, bars.tick)
     except FloatingPointError as error:

@@ -60,7 +60,8 @@ def copy_arrays(source: Mapping[str, F32], target: Mapping[str, F32]) -> None:
 
 class FactorModel(abc.ABC):
     """One family. ``tensors`` maps names to float32 leaf tensors with gradients, ``parameters`` to views of the same
-    memory.
+    memory. ``componentwise``: the third input is the squares by component [n, k] instead of the norms [n].
+    ``quadratic``: the pairwise term is of degree 2 in the features' values x.
     """
 
     family: ClassVar[str]
@@ -69,6 +70,8 @@ class FactorModel(abc.ABC):
     cost: ClassVar[str]
     ranked: ClassVar[bool] = False
     takes_norms: ClassVar[bool] = False
+    componentwise: ClassVar[bool] = False
+    quadratic: ClassVar[bool] = False
 
     def __init__(self, shape: ModelShape, rng: np.random.Generator, bias: float, std: float) -> None:
         self.shape = shape

@@ -22,6 +22,7 @@ class DiagonalPlusLowRankFM(FactorModel):
     )
     formula = "b0 + sum x b + 1/2 (sum_f d_f |v_f|^2 + sum_r e_r |(U V)_r|^2), d = -diag(U^T diag(e) U)"
     cost = "rho |I| k"
+    quadratic = True
     ranked = True
 
     def initial(self, rng: np.random.Generator, std: float) -> dict[str, F32]:

@@ -20,6 +20,7 @@ class FactorizationMachine(FactorModel):
     citation = "Rendle, Factorization Machines, ICDM 2010"
     formula = "b0 + sum x b + 1/2 (|sum x v|^2 - sum x^2 |v|^2)"
     cost = "|I| k"
+    quadratic = True
     takes_norms = True
 
     def initial(self, rng: np.random.Generator, std: float) -> dict[str, F32]:

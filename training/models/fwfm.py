@@ -23,6 +23,7 @@ class FieldWeightedFM(FactorModel):
     citation = "Pan et al., Field-weighted Factorization Machines for CTR Prediction in Display Advertising, WWW 2018"
     formula = "b0 + sum x b + sum_{f<g} R_fg <v_f, v_g>"
     cost = "|I| k + nnz(R_II) k"
+    quadratic = True
 
     def initial(self, rng: np.random.Generator, std: float) -> dict[str, F32]:
         """``pairs``: R above the diagonal. Normal; with ``cross`` around 1 for a context and an item field, else 0."""

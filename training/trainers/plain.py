@@ -57,11 +57,6 @@ class RunState:
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def stale_epochs(self) -> int:
-        """Epochs since the best one."""
-        return self.epoch - self.best_epoch
-
 
 def build_model(settings: FitSettings, layout: Layout, bias: float, rng: np.random.Generator) -> FactorModel:
     """The family's model with freshly drawn dense parameters."""
@@ -109,8 +104,8 @@ class Trainer:
         self.train, self.valid, self.settings = train, valid, settings
         rng = np.random.default_rng([settings.seed, 0x1217])
         values = truncated_normal(rng, (layout.n_features, settings.dim + 1), settings.init_std)
-        self.table = FeatureTable(layout, values, settings.optimiser)
         self.model = build_model(settings, layout, self._prior(), rng)
+        self.table = FeatureTable(layout, values, settings.optimiser, self.model.componentwise)
         self.dense = DenseOptimiser(self.model.parameters, settings.optimiser, settings.field_lr_scale)
         self.state = RunState()
 
@@ -127,13 +122,13 @@ class Trainer:
         after_epoch: Callable[[Trainer, EpochReport, bool], None],
         tick: Callable[[int], None] = lambda rows: None,
     ) -> RunState:
-        """Train until ``epochs`` or until ``patience`` epochs brought no better validation loss.
+        """Train until ``epochs`` or until ``FitSettings.stop`` says so.
 
         ``after_epoch(trainer, report, is_best)`` is called after each epoch (it saves what it needs), ``tick(rows)``
         after each batch. FloatingPointError when the loss is not finite.
         """
         state = self.state
-        while state.epoch < self.settings.epochs and state.stale_epochs < self.settings.patience:
+        while state.epoch < self.settings.epochs and not self.settings.stops(state.history, state.best_epoch):
             report = self._epoch(state.epoch + 1, tick)
             state.epoch += 1
             best = report.valid_loss < state.best_loss
@@ -145,13 +140,15 @@ class Trainer:
 
     def _epoch(self, number: int, tick: Callable[[int], None]) -> EpochReport:
         start = time.perf_counter()
-        total = 0.0
+        total, rows = 0.0, 0
+        rate = self.settings.learning_rate * self.settings.lr_decay ** (number - 1)
         with denormals_flushed():
-            for batch in epoch_batches(self.train, self.settings.batch_size, self.settings.seed, number):
-                total += self._step(batch) * len(batch)
+            for batch in self.batches(number):
+                total += self._step(batch, rate) * len(batch)
+                rows += len(batch)
                 tick(len(batch))
         seconds = time.perf_counter() - start
-        train_loss = total / len(self.train)
+        train_loss = total / rows
         score = predict(self.model, self.table, self.valid)
         label = torch.from_numpy(np.array(self.valid.label, dtype=np.float32))
         loss = float(mean_loss(self.settings.loss, torch.from_numpy(score).double(), label.double()))
@@ -161,17 +158,21 @@ class Trainer:
                 f"try a lower learning rate than {self.settings.learning_rate}"
             )
         area = auc(self.valid.label, score) if self.settings.loss == "logistic" else None
-        return EpochReport(number, train_loss, loss, area, len(self.train) / max(seconds, 1e-9), seconds)
+        return EpochReport(number, train_loss, loss, area, rows / max(seconds, 1e-9), seconds)
 
-    def _step(self, batch: Batch) -> float:
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """What an epoch trains on; the same for the same settings, epoch and parameters."""
+        return epoch_batches(self.train, self.settings.batch_size, self.settings.seed, epoch)
+
+    def _step(self, batch: Batch, learning_rate: float) -> float:
         s = self.settings
         self.state.step += 1
         self.model.before_step(self.state.step)
         score = self.model.logits(*self.table.gather(batch, needs_grad=True), training=True)
         loss = mean_loss(s.loss, score, torch.from_numpy(batch.label))
         loss.backward()  # type: ignore[no-untyped-call]
-        self.table.step(s.learning_rate, s.l2, s.l2_linear, self.state.step)
-        self.dense.step(self.model.tensors, s.learning_rate, self.state.step)
+        self.table.step(learning_rate, s.l2, s.l2_linear, self.state.step)
+        self.dense.step(self.model.tensors, learning_rate, self.state.step)
         return float(loss.detach())
 
     def trained(self) -> Trained:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from models_export.calibration import KINDS
 from models_export.manifest import FAMILIES, LOSSES
 
+METHODS = ("plain", "copy", "mixfm", "smfm", "maxup")
+#: Methods that train on mixtures of rows (``trainers/mixup.py``), and those that compare candidates.
+MIXUP = ("copy", "mixfm", "smfm", "maxup")
+WITH_CANDIDATES = ("smfm", "maxup")
 CHOICES = {
     "model": FAMILIES,
     "loss": LOSSES,
     "optimiser": ("adagrad", "adam"),
     "field_init": ("normal", "cross"),
     "calibration": KINDS,
+    "method": METHODS,
+    "stop": ("loss", "auc"),
 }
 LEAST = {
     "dim": 1, "rank": 1, "batch_size": 1, "epochs": 1, "patience": 1, "threads": 1, "seed": 0,
     "learning_rate": 0.0, "l2": 0.0, "l2_linear": 0.0, "init_std": 0.0, "field_init_std": 0.0, "field_lr_scale": 0.0,
+    "mix_ratio": 0.0, "mix_alpha": 0.0, "candidates": 1, "lr_decay": 0.0, "stop_after": 0,
 }  # fmt: skip
 
 
@@ -30,6 +39,12 @@ class FitSettings:
     around the matrix that pairs context with item fields. ``field_lr_scale``: R, U and e learn at this multiple of
     the learning rate. They are few and see every example, and what they gain in scale the vectors lose, which undoes
     the L2; so they overfit first.
+
+    ``lr_decay`` multiplies the learning rate after each epoch. ``stop`` "loss": training ends when ``patience`` epochs
+    brought no better validation loss; "auc": when the validation AUC fell ``patience`` times in a row. Epochs up to
+    ``stop_after`` do not count. ``mix_ratio`` is n'/n, mixtures per row; ``mix_alpha`` the parameters of the Beta
+    distribution of their shares; ``candidates`` p, of which smfm and maxup take one; ``paper_compat``: do as the
+    paper's published code where it differs from its text (mixtures list a feature of both parents twice).
     """
 
     model: str = "dplr"
@@ -51,6 +66,14 @@ class FitSettings:
     threads: int = 1
     gradual: bool = False
     calibration: str = "platt"
+    method: str = "plain"
+    mix_ratio: float = 1.0
+    mix_alpha: float = 0.5
+    candidates: int = 10
+    lr_decay: float = 1.0
+    stop: str = "loss"
+    stop_after: int = 0
+    paper_compat: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -60,6 +83,29 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):
                 raise ValueError(f"{name}: expected at least {low}, found {value!r}")
+
+        if self.mix_alpha == 0.0 or (self.method == "maxup" and self.mix_ratio == 0.0):
+            zero = "mix_alpha" if self.mix_alpha == 0.0 else "mix_ratio"
+            raise ValueError(f"{zero}: expected above 0, found 0.0")
+        if self.stop == "auc" and self.loss != "logistic":
+            raise ValueError(f"stop: expected 'loss' with {self.loss} loss, found 'auc'")
+
+    def stops(self, history: Sequence[Mapping[str, Any]], best_epoch: int) -> bool:
+        """Whether to stop early after the epochs of ``history`` (``valid_auc`` each), the best of which was
+        ``best_epoch`` (0: none).
+        """
+        if self.stop == "loss":
+            return len(history) - max(best_epoch, self.stop_after) >= self.patience
+        recent = [epoch["valid_auc"] for epoch in history[-self.patience - 1 :]]
+        falls = all(later < earlier for earlier, later in pairwise(recent))
+        return len(history) >= self.stop_after + self.patience and len(recent) == self.patience + 1 and falls
+
+    def rows_per_epoch(self, rows: int) -> int:
+        """How many rows an epoch over ``rows`` training rows visits."""
+        if self.method in MIXUP:
+            extra = round(self.mix_ratio * rows)
+            return extra if self.method == "maxup" else rows + extra
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """As JSON object."""
@@ -83,6 +129,12 @@ def defaults(model: str, loss: str, optimiser: str) -> dict[str, Any]:
         return {"learning_rate": 0.002, "l2": 1e-6, "l2_linear": 1e-6} | field
     names = ("learning_rate", "l2", "l2_linear")
     return field | dict(zip(names, _ADAGRAD[model, loss], strict=True))
+
+
+def method_defaults(method: str) -> dict[str, Any]:
+    """What a training method needs beside the family's defaults: SMFM and CopyFM let the learning rate decay, as the
+    paper's code does."""
+    return {"lr_decay": 0.99} if method in ("copy", "smfm") else {}
 
 
 _ADAGRAD = {

@@ -1,0 +1,56 @@
+"""How much each row's loss changes with its features: the weighted saliency (dL/dx)^T x of SMFM, for any model.
+
+Wu et al., "Boosting Factorization Machines via Saliency-Guided Mixup", equation 5. Its second form, f dL/df, holds for
+functions of degree 1 in x only. An FM's pairwise term is of degree 2, so that x^T df/dx = linear + 2 pairwise (Euler);
+what is computed here is (dL/dx)^T x itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.batches import Batch
+from training.feature_table import FeatureTable
+from training.models import FactorModel
+
+F32 = NDArray[np.float32]
+
+
+def row_losses(loss: str, score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Log loss of logits, or squared error of predictions, of each row [n]."""
+    if loss == "logistic":
+        return torch.nn.functional.binary_cross_entropy_with_logits(score, label, reduction="none")
+    return torch.nn.functional.mse_loss(score, label, reduction="none")
+
+
+def losses(model: FactorModel, table: FeatureTable, batch: Batch, loss: str) -> F32:
+    """Each row's loss [n]."""
+    with torch.inference_mode():
+        score = model.logits(*table.gather(batch, needs_grad=False))
+        return row_losses(loss, score, torch.from_numpy(batch.label)).numpy()
+
+
+def weighted_saliency(model: FactorModel, table: FeatureTable, batch: Batch, loss: str) -> F32:
+    """(dL/dx)^T x of each row [n]: for quadratic families without a backward pass, for others by dL/dx of each
+    feature.
+    """
+    if not model.quadratic:
+        return feature_saliency(model, table, batch, loss)[2]
+    with torch.inference_mode():
+        vectors, linear, norms = table.gather(batch, needs_grad=False)
+        pairwise = model.interaction(vectors, norms, training=False)
+        score = model.tensors["bias"] + linear + pairwise
+        predicted = torch.sigmoid(score) if loss == "logistic" else 2.0 * score
+        target = torch.from_numpy(batch.label) * (1.0 if loss == "logistic" else 2.0)
+        return ((predicted - target) * (linear + 2.0 * pairwise)).numpy()
+
+
+def feature_saliency(model: FactorModel, table: FeatureTable, batch: Batch, loss: str) -> tuple[F32, F32, F32]:
+    """DL/dx of each active feature of each row's own loss, and its product with x: see ``FeatureTable.saliency``."""
+    inputs = [tensor.requires_grad_() for tensor in table.gather(batch, needs_grad=False)]
+    score = model.logits(*inputs)
+    total = row_losses(loss, score, torch.from_numpy(batch.label)).sum()
+    g_vectors, g_linear, g_norms = torch.autograd.grad(total, inputs, allow_unused=True)
+    return table.saliency(batch, g_vectors, g_linear, g_norms)
