@@ -108,6 +108,41 @@ FORMULAS = {"fm": fm, "fwfm": fwfm, "pruned_fwfm": fwfm, "dplr": dplr}
 """Manifest family -> its formula."""
 
 
+def mixture(first: Sequence[Sequence[Value]], second: Sequence[Sequence[Value]], share: float) -> list[list[Value]]:
+    """MixFM (equation 3): share x_first + (1 - share) x_second, field by field; x holds each feature once."""
+    mixed = []
+    for a, b in zip(first, second, strict=True):
+        x: dict[int, float] = {}
+        for part, values in ((share, a), (1.0 - share, b)):
+            for row, weight in values:
+                x[row] = x.get(row, 0.0) + part * weight
+        mixed.append(list(x.items()))
+    return mixed
+
+
+def loss_of(loss: str, score: float, label: float) -> float:
+    if loss == "squared":
+        return (score - label) ** 2
+    return float(np.logaddexp(0.0, score)) - label * score
+
+
+def slopes(
+    weights: Weights, fields: Sequence[Sequence[Value]], loss: str, label: float, step: float = 1e-5
+) -> list[list[float]]:
+    """DL/dx of each active feature by central differences of the family's formula."""
+    formula = FORMULAS[weights.family]
+
+    def moved(f: int, j: int, by: float) -> float:
+        copy = [list(values) for values in fields]
+        copy[f][j] = (copy[f][j][0], copy[f][j][1] + by)
+        return loss_of(loss, formula(weights, copy), label)
+
+    return [
+        [(moved(f, j, step) - moved(f, j, -step)) / (2 * step) for j in range(len(values))]
+        for f, values in enumerate(fields)
+    ]
+
+
 def score(manifest: Manifest, weights: Weights, context: EncodedSide, items: EncodedSide, item: int) -> float:
     """The logit of one (context, item) pair."""
     return FORMULAS[manifest.family](weights, values_by_field(manifest, context, items, item))

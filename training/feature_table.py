@@ -226,7 +226,7 @@ class FeatureTable:
         return int(self.values.shape[1]) - 1
 
     def gather(self, batch: Batch, needs_grad: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Field vectors [m, n, k], linear sums [n] and feature norms [n] (``componentwise``: squares [n, k]) of a batch.
+        """Field vectors [m, n, k], linear sums [n], feature norms [n] (``componentwise``: squares [n, k]) of a batch.
         ValueError for rows off the table (damaged data), which the compiled loops would not notice.
         """
         for rows in (batch.rows, batch.multi_rows):

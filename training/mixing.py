@@ -22,7 +22,7 @@ F32 = NDArray[np.float32]
 @dataclass(frozen=True)
 class Pairs:
     """Mixtures to make of a window's rows: parents ``first`` and ``second`` int64 [n] and the first one's ``share``
-    float32 [n]. A ``second`` of -1 leaves the first row as it is.
+    float32 [n]. A ``second`` of -1 leaves the first row as it is, whatever its share.
     """
 
     first: I64
@@ -76,13 +76,14 @@ def _mix(  # type: ignore[no-untyped-def]
     at = 0
     out_indptr[0] = 0
     for i in range(first.size):
+        large = share[i] if second[i] >= 0 else one
         for f in range(n_fields):
             j, begin = column[f], at
             for turn in range(2):
                 parent = first[i] if turn == 0 else second[i]
                 if parent < 0:
                     continue
-                part = share[i] if turn == 0 else one - share[i]
+                part = large if turn == 0 else one - large
                 seek = turn == 1 and not twice
                 start, stop = 0, 1
                 if is_multi[f]:
@@ -101,7 +102,7 @@ def _mix(  # type: ignore[no-untyped-def]
             out_indptr[i * n_fields + f + 1] = at
         out_label[i] = label[first[i]]
         if second[i] >= 0:
-            out_label[i] = share[i] * label[first[i]] + (one - share[i]) * label[second[i]]
+            out_label[i] = large * label[first[i]] + (one - large) * label[second[i]]
     return at
 
 

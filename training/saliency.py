@@ -49,8 +49,8 @@ def weighted_saliency(model: FactorModel, table: FeatureTable, batch: Batch, los
 
 def feature_saliency(model: FactorModel, table: FeatureTable, batch: Batch, loss: str) -> tuple[F32, F32, F32]:
     """DL/dx of each active feature of each row's own loss, and its product with x: see ``FeatureTable.saliency``."""
-    inputs = [tensor.requires_grad_() for tensor in table.gather(batch, needs_grad=False)]
-    score = model.logits(*inputs)
+    vectors, linear, norms = (tensor.requires_grad_() for tensor in table.gather(batch, needs_grad=False))
+    score = model.logits(vectors, linear, norms)
     total = row_losses(loss, score, torch.from_numpy(batch.label)).sum()
-    g_vectors, g_linear, g_norms = torch.autograd.grad(total, inputs, allow_unused=True)
+    g_vectors, g_linear, g_norms = torch.autograd.grad(total, (vectors, linear, norms), allow_unused=True)
     return table.saliency(batch, g_vectors, g_linear, g_norms)

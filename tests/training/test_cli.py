@@ -183,6 +183,15 @@ def test_synth_prepare_fit(tmp_path, capsys):
             ["fit", "{work}/prepared", "--out", "{tmp}/r", "--gradual"],
             "expected with --model pruned_fwfm, found with dplr",
         ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--candidates", "3"],
+            "--candidates: expected with --method smfm or maxup, found with plain",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--method", "copy", "--paper-compat"],
+            "--paper-compat: expected with --method mixfm, smfm or maxup, found with copy",
+        ),
+        (["fit", "{work}/prepared", "--out", "{tmp}/r", "--stop", "auc", "--loss", "squared"], "found with squared"),
         (["fit", "{work}/prepared", "--out", "{work}/dplr"], "there is a run already; add --resume"),
         (["fit", "{work}/prepared", "--out", "{work}/dplr", "--resume"], "expected the settings it was started with"),
         (

@@ -96,8 +96,8 @@ class SaliencyMixTrainer(MixupTrainer):
 
 
 class MaxUpTrainer(MixupTrainer):
-    """MaxUp with mixtures: each step trains on n' / n of the rows, each replaced by the p mixtures' one with the largest
-    loss under the model as it then is; the rows themselves are not trained on.
+    """MaxUp with mixtures: each first parent is replaced by that of its p mixtures which has the largest loss under the
+    model as it is at that step; the rows themselves are not trained on.
 
     Gong et al., "MaxUp: Lightweight Adversarial Training with Data Augmentation Improves Neural Network Training",
     CVPR 2021.
