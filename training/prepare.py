@@ -35,6 +35,7 @@ from training.prepared import PREPARED_VERSION, Prepared
 from training.progress import Progress, Silent
 from training.raw_log import RawLog, Rejected, open_log
 from training.raw_log.files import data_folder, digest, size_of
+from training.raw_log.first_rows import FirstRows
 from training.spec import load_spec
 from training.spec_rules import SPLITS, Spec
 from training.split import Splitter
@@ -80,13 +81,15 @@ def prepare(
     previous: Path | None = None,
     seed: int | None = None,
     max_rejected: float | None = None,
+    first_rows: int | None = None,
     progress: Progress | None = None,
 ) -> PrepareReport:
     """Prepare the log that ``spec`` (a path, a shipped name, or parsed) describes into the new folder ``out``.
 
     ``data``: the data folder (None: the folder of a spec file, else ``$CTRANK_DATA``). ``previous``: a prepared folder
-    or artefact whose ids are kept, new values being appended. ``seed`` and ``max_rejected`` override the spec's.
-    ``UsageError`` for anything the user can put right; ``out`` then does not exist.
+    or artefact whose ids are kept, new values being appended. ``seed`` and ``max_rejected`` override the spec's;
+    ``first_rows``: take only so many rows of each file. ``UsageError`` for anything the user can put right; ``out``
+    then does not exist.
     """
     rules = spec if isinstance(spec, Spec) else load_spec(spec)
     if seed is not None:
@@ -95,8 +98,10 @@ def prepare(
         rules = replace(rules, source=replace(rules.source, max_rejected=max_rejected))
     root = data_folder(data, rules.path.parent if rules.path else None)
     log = open_log(rules, root)
+    if first_rows is not None:
+        log = FirstRows(log, first_rows)
     with new_folder(Path(out)) as folder:
-        job = _Preparation(rules, log, folder, progress or Silent())
+        job = _Preparation(rules, log, folder, progress or Silent(), first_rows)
         info, notes = job.run(previous)
     return PrepareReport(Path(out), info, job.rejected, notes)
 
@@ -104,8 +109,8 @@ def prepare(
 class _Preparation:
     """The passes over one log; ``rejected`` is filled by the last."""
 
-    def __init__(self, spec: Spec, log: RawLog, folder: Path, progress: Progress) -> None:
-        self.spec, self.log, self.folder, self.progress = spec, log, folder, progress
+    def __init__(self, spec: Spec, log: RawLog, folder: Path, progress: Progress, first_rows: int | None) -> None:
+        self.spec, self.log, self.folder, self.progress, self.first_rows = spec, log, folder, progress, first_rows
         self.reader = ExampleReader(spec, log)
         self.rejected = Rejected()
         self.total_bytes = size_of(log.paths)
@@ -143,7 +148,8 @@ class _Preparation:
         return self.spec.split.kind == "temporal"
 
     def _fingerprint(self, previous: Path | None) -> str:
-        asked = json.dumps([self.spec.split.seed, self.spec.source.max_rejected]).encode()
+        limit = [] if self.first_rows is None else [self.first_rows]
+        asked = json.dumps([self.spec.split.seed, self.spec.source.max_rejected, *limit]).encode()
         with self.progress.task("fingerprint", self.total_bytes, "B") as task:
             found = digest(self.log.paths, self.spec.text + b"\0" + asked, task)
         if previous is None:

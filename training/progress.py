@@ -88,13 +88,26 @@ class _Lines:
         now = time.monotonic()
         if now - self.shown >= self.progress.every_s:
             self.shown = now
-            share = f" ({self.done / self.total:.0%})" if self.total else ""
+            share = f" ({self.done / self.total:.0%}{self._left(now)})" if self.total else ""
             extra = f", {note}" if note else ""
             self.progress.line(f"{self.label}: {_count(self.done)} {self.unit}{share}{extra}")
+
+    def _left(self, now: float) -> str:
+        """At the pace so far; nothing while there is no telling."""
+        if not self.total or self.done <= 0:
+            return ""
+        left = (now - self.started) * (self.total - self.done) / self.done
+        return f", {_duration(left)} left" if left >= 1 else ""
 
     def close(self) -> None:
         took = time.monotonic() - self.started
         self.progress.line(f"{self.label}: {_count(self.done)} {self.unit} in {took:.1f} s")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _count(amount: float) -> str:

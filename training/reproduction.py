@@ -1,71 +1,62 @@
-"""Runs an experiment and sets its table beside the published one.
+"""Runs an experiment: a run per row and seed, resumed where they were interrupted, and the figures that they leave.
 
-    OUT/NAME.work/data              the log, prepared with the experiment's split seed
-    OUT/NAME.work/ROW-S             one run folder per row and seed; finished ones are kept, interrupted ones resumed
-    OUT/NAME.json, .md, .png        figures, table with verdicts, chart
+    OUT/NAME.work/data              the log, prepared with the experiment's split seed (data-S: one per seed)
+    OUT/NAME.work/ROW-S             one run folder per row and seed; figure.json in it once it is measured
 
-Seed S sets the first weights and the order of the batches. The split is the same for all of them: settings were
-chosen on its validation part, and its test part was never looked at for that.
+Seed S sets the first weights and the order of the batches. Every choice is made on the validation split.
 """
 
 from __future__ import annotations
 
-import platform
 import statistics
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from training.batches import Layout
 from training.errors import UsageError
-from training.experiment import Experiment, ExperimentRow
+from training.experiment import Experiment, slug
 from training.prepare import prepare
 from training.prepared import Prepared
 from training.progress import Progress
-from training.trainers.settings import FitSettings
+from training.provenance import machine
+from training.reproduction_run import RunFigure, RunTask, figure_of, run_all
 
-QUICK_EPOCHS = 2
-
-
-@dataclass(frozen=True)
-class RunFigure:
-    """Result of one row with one seed."""
-
-    label: str
-    seed: int
-    test: float
-    valid: float
-    best_epoch: int
-    interaction_parameters: int
+#: ``--quick`` takes so many rows of each file of the log.
+QUICK_ROWS = 2000
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """All figures of an experiment."""
+    """All figures of an experiment. ``data``: facts about the prepared log; ``work``: where the runs are."""
 
     experiment: Experiment
-    seeds: tuple[int, ...]
     quick: bool
     figures: tuple[RunFigure, ...]
-    fields: tuple[str, ...]
-    machine: str
+    data: dict[str, Any]
+    machine: dict[str, Any]
+    work: Path
 
-    def values(self, label: str) -> list[float]:
-        """Test metric of a row, by seed in order."""
-        by_seed = {f.seed: f.test for f in self.figures if f.label == label}
-        return [by_seed[s] for s in self.seeds]
+    def of_row(self, label: str) -> list[RunFigure]:
+        """A row's figures, by seed."""
+        return [figure for figure in self.figures if figure.label == label]
 
-    def mean_and_sd(self, label: str) -> tuple[float, float]:
-        """Mean and standard deviation over the seeds (0 for one seed)."""
-        values = self.values(label)
+    def values(self, label: str, metric: str) -> dict[int, float]:
+        """Test figures of a row by seed."""
+        return {figure.seed: figure.test[metric] for figure in self.of_row(label)}
+
+    def mean_and_sd(self, label: str, metric: str) -> tuple[float, float]:
+        """Mean and standard deviation over the row's seeds (0 for one seed)."""
+        values = list(self.values(label, metric).values())
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
-    def advantage(self, better: str, than: str) -> list[float]:
-        """By how much ``better`` beats ``than``, seed by seed; positive is better."""
-        sign = 1.0 if self.experiment.lower_is_better else -1.0
-        return [sign * (b - a) for a, b in zip(self.values(better), self.values(than), strict=True)]
+    def published(self, label: str, column: str, metric: str) -> float | None:
+        """A published figure of a row; None if there is none."""
+        return self.experiment.row(label).figures.get(column, {}).get(metric)
+
+    def run_folder(self, label: str, seed: int) -> Path:
+        """The run folder of a row and seed."""
+        return self.work / f"{slug(label)}-{seed}"
 
 
 def reproduce(
@@ -78,77 +69,57 @@ def reproduce(
     jobs: int,
     progress: Progress,
 ) -> Reproduction:
-    """Run everything that is not there yet. ``seeds``: how many of the experiment's; ``quick``: one seed, two
-    epochs.
+    """Run everything that is not there yet. ``seeds``: at most so many for each row; ``quick``: one seed, the rows'
+    quick settings, the first rows of the log. ``jobs``: runs at a time.
     """
-    chosen = experiment.seeds[: 1 if quick else seeds or len(experiment.seeds)]
     work = out / f"{experiment.name}{'.quick' if quick else ''}.work"
-    prepared = _prepared(experiment, data, work / "data", progress)
-    tasks = [
-        (row.label, seed, prepared.path, _settings(row, seed, quick), work / f"{_slug(row.label)}-{seed}")
-        for seed in chosen
-        for row in experiment.rows
+    limit = 1 if quick else seeds or len(experiment.seeds)
+    wanted = [
+        (seed, row) for i, seed in enumerate(experiment.seeds[:limit]) for row in experiment.rows if i < row.seeds
     ]
-    figures: dict[tuple[str, int], RunFigure] = {}
-    with progress.task("runs", len(tasks), "runs") as bar:
-
-        def done(figure: RunFigure) -> None:
-            figures[figure.label, figure.seed] = figure
-            metric = f"test {experiment.metric} {figure.test:.5f}"
-            progress.line(f"{figure.label}, seed {figure.seed}: {metric}, best epoch {figure.best_epoch}")
-            bar.advance(1)
-
-        _run_all(tasks, experiment.metric, jobs, done)
-    order = [figures[label, seed] for label, seed, *_ in tasks]
-    fields = tuple(f.name for f in prepared.fields)
+    used = list(dict.fromkeys(seed for seed, _ in wanted))
+    prepared = {seed: _prepared(experiment, seed, data, work, quick, progress) for seed in used}
+    tasks = [
+        RunTask(
+            row.label, seed, prepared[seed].path, prepared[seed].fingerprint,
+            replace(row.quick if quick else row.settings, seed=seed), work / f"{slug(row.label)}-{seed}",
+            experiment.metrics, experiment.best_epoch == "each metric", min(jobs, len(wanted)),
+        )
+        for seed, row in wanted
+    ]  # fmt: skip
+    there = {task.key: figure for task in tasks if (figure := figure_of(task)) is not None}
+    missing = [task for task in tasks if task.key not in there]
+    if there:
+        progress.line(f"{len(there)} of {len(tasks)} runs are there already")
+    if missing:
+        there |= run_all(missing, jobs, progress)
     return Reproduction(
-        experiment, chosen, quick, tuple(order), fields, f"{platform.machine()}, Python {platform.python_version()}"
+        experiment, quick, tuple(there[task.key] for task in tasks), _facts(list(prepared.values())), machine(), work
     )
 
 
-Task = tuple[str, int, Path, FitSettings, Path]
-
-
-def _run_all(tasks: list[Task], metric: str, jobs: int, done: Callable[[RunFigure], None]) -> None:
-    if jobs == 1:
-        for task in tasks:
-            done(_one(task, metric))
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_one, task, metric) for task in tasks]):
-            done(future.result())
-
-
-def _one(task: Task, metric: str) -> RunFigure:
-    from training.run import Run, fit
-
-    label, seed, data, settings, folder = task
-    prepared = Prepared.open(data)
-    run = Run.open(folder, must_be_finished=False) if (folder / "run.json").exists() else None
-    if run is None or not run.finished or run.settings != settings:
-        run = fit(prepared, settings, folder, resume=True)
-    if metric not in run.metrics.get("test", {}):
-        raise UsageError(f"{folder}: expected a test {metric}, found {sorted(run.metrics.get('test', {}))}")
-    model, _ = run.restore(Layout.of(prepared.fields))
-    return RunFigure(
-        label,
-        seed,
-        run.metrics["test"][metric],
-        run.metrics["valid"][metric],
-        run.best_epoch,
-        model.interaction_parameters,
-    )
-
-
-def _settings(row: ExperimentRow, seed: int, quick: bool) -> FitSettings:
-    return replace(row.settings, seed=seed, epochs=QUICK_EPOCHS if quick else row.settings.epochs)
-
-
-def _prepared(experiment: Experiment, data: Path | None, folder: Path, progress: Progress) -> Prepared:
+def _prepared(
+    experiment: Experiment, seed: int, data: Path | None, work: Path, quick: bool, progress: Progress
+) -> Prepared:
+    split = seed if experiment.split_seed is None else experiment.split_seed
+    folder = work / ("data" if experiment.split_seed is not None else f"data-{split}")
     if not (folder / "prepared.json").exists():
-        prepare(experiment.spec, data, folder, seed=experiment.split_seed, progress=progress)
-    return Prepared.open(folder)
+        rows = QUICK_ROWS if quick else None
+        prepare(experiment.spec, data, folder, seed=split, first_rows=rows, progress=progress)
+    found = Prepared.open(folder)
+    if found.info["split"]["seed"] != split:
+        raise UsageError(f"{folder}: expected data split with seed {split}, found another; delete {work}")
+    return found
 
 
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in label.lower())
+def _facts(prepared: Sequence[Prepared]) -> dict[str, Any]:
+    """What the figures were measured on."""
+    first = prepared[0]
+    return {
+        "name": first.name,
+        "fingerprints": list(dict.fromkeys(p.fingerprint for p in prepared)),
+        "rows": {split: first.rows(split) for split in ("train", "valid", "test")},
+        "features": sum(field.size for field in first.fields),
+        "fields": [field.name for field in first.fields],
+        "source": first.info["source"],
+    }

@@ -1,123 +1,81 @@
-"""A reproduction as JSON, Markdown and chart."""
+"""A reproduction on disk: OUT/NAME.json, NAME.md, NAME.png, and NAME.PLOT.png for each plot that it asks for."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from training.claims import Verdict
+from training.experiment import Plot
+from training.plots import PLOTS
 from training.reproduction import Reproduction
+from training.reproduction_table import markdown
 from training.trainers.checkpoint import write_bytes
 
 
 def write_report(result: Reproduction, out: Path) -> str:
-    """Write OUT/NAME.json, .md and .png; returns the Markdown."""
+    """Write everything; returns the Markdown."""
     name = result.experiment.name + (".quick" if result.quick else "")
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / f"{name}.json", (json.dumps(_document(result), indent=2) + "\n").encode())
-    text = markdown(result, f"{name}.png")
+    verdicts = check_claims(result)
+    write_bytes(out / f"{name}.json", (json.dumps(document(result, verdicts), indent=2) + "\n").encode())
+    pictures = []
+    plots = [Plot("table", {}), *result.experiment.plots]
+    for number, plot in enumerate(plots):
+        again = sum(other.kind == plot.kind for other in plots[:number])
+        file = f"{name}.png" if not number else f"{name}.{plot.kind}{again + 1 if again else ''}.png"
+        pictures.append((file, _draw(result, plot, out / file)))
+    text = markdown(result, verdicts, pictures)
     write_bytes(out / f"{name}.md", text.encode())
-    _chart(result, out / f"{name}.png")
     return text
 
 
-def verdicts(result: Reproduction) -> list[str]:
-    """One line per claim: whether it holds on the mean, by how much, and on how many seeds."""
-    lines = []
-    for claim in result.experiment.comparisons:
-        gains = result.advantage(claim.better, claim.than)
-        mean, wins = sum(gains) / len(gains), sum(g > 0 for g in gains)
-        state = "holds" if mean > 0 else "does NOT hold"
-        lines.append(
-            f"{claim.better} beats {claim.than}: **{state}** (mean gain {mean:+.5f}, "
-            f"better on {wins} of {len(gains)} seeds)"
-        )
-    return lines
+def check_claims(result: Reproduction) -> list[Verdict]:
+    """The verdict on each claim, in the file's order."""
+    return [claim.check(result) for claim in result.experiment.claims]
 
 
-def markdown(result: Reproduction, chart: str | None = None) -> str:
-    """The table beside the published one, notes and verdicts."""
-    e = result.experiment
-    direction = "lower" if e.lower_is_better else "higher"
-    over = f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "1 seed"
-    head = [
-        "model",
-        f"test {e.metric} (mean ± sd, {over})",
-        *e.published_columns,
-        "lr",
-        "L2",
-        "L2 linear",
-        "best epochs",
-        "interaction parameters",
-    ]
-    lines = [f"# {e.title}", "", e.paper, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in e.rows:
-        mean, sd = result.mean_and_sd(row.label)
-        runs = [f for f in result.figures if f.label == row.label]
-        s = row.settings
-        cells = [row.label, f"{mean:.4f} ± {sd:.4f}"]
-        cells += [f"{row.published[c]:.4f}" if c in row.published else "" for c in e.published_columns]
-        cells += [f"{s.learning_rate:g}", f"{s.l2:g}", f"{s.l2_linear:g}"]
-        cells += [", ".join(str(f.best_epoch) for f in runs), f"{runs[0].interaction_parameters:,}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        f"{e.metric}: {direction} is better. Fields here ({len(result.fields)}): {', '.join(result.fields)}.",
-        "",
-    ]
-    if result.quick:
-        lines += ["**Quick run: one seed, two epochs; the figures mean nothing beyond that it works.**", ""]
-    lines += [f"- {line}" for line in verdicts(result)]
-    lines += [f"- {note}" for note in e.notes]
-    if chart:
-        lines += ["", f"![test {e.metric}]({chart})"]
-    return "\n".join(lines) + "\n"
-
-
-def _document(result: Reproduction) -> dict[str, object]:
+def document(result: Reproduction, verdicts: list[Verdict]) -> dict[str, Any]:
+    """The JSON document."""
     e = result.experiment
     return {
         "experiment": e.name,
+        "title": e.title,
         "paper": e.paper,
-        "metric": e.metric,
         "quick": result.quick,
-        "seeds": list(result.seeds),
-        "fields": list(result.fields),
+        "metrics": list(e.metrics),
+        "best_epoch": e.best_epoch,
+        "split_seed": e.split_seed,
+        "data": result.data,
         "machine": result.machine,
+        "commits": list(dict.fromkeys(f.commit for f in result.figures)),
+        "wall_s": round(sum(f.wall_s for f in result.figures), 1),
         "rows": [
             {
                 "label": row.label,
-                "mean": result.mean_and_sd(row.label)[0],
-                "sd": result.mean_and_sd(row.label)[1],
-                "published": row.published,
-                "settings": row.settings.to_json(),
-                "runs": [asdict(f) for f in result.figures if f.label == row.label],
+                "mean": {m: result.mean_and_sd(row.label, m)[0] for m in e.metrics},
+                "sd": {m: result.mean_and_sd(row.label, m)[1] for m in e.metrics},
+                "published": row.figures,
+                "settings": (row.quick if result.quick else row.settings).to_json(),
+                "runs": [asdict(f) for f in result.of_row(row.label)],
             }
             for row in e.rows
         ],
-        "verdicts": verdicts(result),
+        "verdicts": [asdict(verdict) for verdict in verdicts],
         "notes": list(e.notes),
     }
 
 
-def _chart(result: Reproduction, path: Path) -> None:
-    import matplotlib
+def _draw(result: Reproduction, plot: Plot, path: Path) -> str:
+    """Draw into ``path``; returns the caption."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    e = result.experiment
-    labels = [row.label for row in e.rows]
-    at = range(len(labels))
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    ours = [result.mean_and_sd(label) for label in labels]
-    axes.errorbar(at, [m for m, _ in ours], yerr=[s for _, s in ours], fmt="o", capsize=4, label="here, mean ± sd")
-    for column, marker in zip(e.published_columns, "sxd^v", strict=False):
-        points = [(i, row.published[column]) for i, row in enumerate(e.rows) if column in row.published]
-        axes.plot([p[0] for p in points], [p[1] for p in points], marker, fillstyle="none", label=column)
-    axes.set_xticks(list(at), labels, rotation=20)
-    axes.set(ylabel=f"test {e.metric}", title=e.title)
-    axes.legend(fontsize=8)
+    figure = Figure(figsize=(7, 4.5))
+    FigureCanvasAgg(figure)
+    caption = PLOTS[plot.kind](result, figure, **plot.options)
     figure.tight_layout()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    pyplot.close(figure)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    return caption

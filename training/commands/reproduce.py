@@ -1,7 +1,8 @@
-"""Run a paper's experiment and print its table beside the published one.
+"""Run a paper's experiment and print its table beside the published one, with a verdict on each of its claims.
 
-Writes NAME.json, NAME.md and NAME.png to the output folder and keeps data and runs in NAME.work there: an interrupted
-reproduction continues where it was.
+Writes NAME.json, NAME.md and the pictures to the output folder and keeps data and runs in NAME.work there: an
+interrupted reproduction continues where it was. What an experiment file says is described in
+training/experiments/README.md; committed results are in training/experiments/results.
 
 example::
 
@@ -27,9 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("reproductions"), metavar="DIR", help="default ./reproductions"
     )
     parser.add_argument(
-        "--seeds", type=integer(1), default=None, help="how many of the experiment's seeds (default all)"
+        "--seeds", type=integer(1), default=None, help="at most so many seeds per row (default: as the experiment says)"
     )
-    parser.add_argument("--quick", action="store_true", help="one seed, two epochs: to see that everything works")
+    parser.add_argument("--quick", action="store_true", help="one seed, two epochs, 2,000 rows: to see that all works")
     parser.add_argument("--jobs", type=integer(1, 256), default=1, help="runs at a time, one process each (default 1)")
 
 
