@@ -14,6 +14,7 @@ import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from training.errors import UsageError
@@ -58,12 +59,20 @@ MEASURES = {
         Measure("rmse", True),
         Measure("parameters", True, ",.0f", lambda run, model, features: model.parameter_count(features)),
         Measure("interaction_parameters", True, ",.0f", lambda run, model, features: model.interaction_parameters),
-        Measure("train_s", True, ".1f", lambda run, model, features: sum(e["seconds"] for e in run.history)),
+        Measure("train_s", True, ".1f", lambda run, model, features: _seconds(run)),
         Measure(
             "epoch_s", True, ".3f", lambda run, model, features: statistics.median(e["seconds"] for e in run.history)
         ),
     )
 }
+
+
+def _seconds(run: Run) -> float:
+    """Seconds of all epochs; a history that tells every n-th of them tells the seconds of one."""
+    ends = [0, *(int(epoch["epoch"]) for epoch in run.history)]
+    return sum(float(e["seconds"]) * (n - m) for e, (m, n) in zip(run.history, pairwise(ends), strict=True))
+
+
 _AT = re.compile(r"(recall|ndcg)@[1-9][0-9]*")
 
 

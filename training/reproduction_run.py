@@ -132,7 +132,7 @@ def run_one(task: RunTask, advance: Callable[[float, str], None]) -> RunFigure:
         else:
             epochs[name], valid[name], test[name] = _at_best(run, name, task)
     figure = RunFigure(
-        task.label, task.seed, test, valid, epochs, len(run.history),
+        task.label, task.seed, test, valid, epochs, int(run.history[-1]["epoch"]),
         old.get("wall_s", round(time.perf_counter() - start, 3)), old.get("commit", commit()),
         old.get("at_once", task.at_once),
     )  # fmt: skip
@@ -146,10 +146,10 @@ def _at_best(run: Run, name: str, task: RunTask) -> tuple[int, float, float]:
     """Epoch, validation and test figure of a metric."""
     if task.each_metric:
         measure, best = find_measure(name), None
-        for number, epoch in enumerate(run.history, 1):
+        for epoch in run.history:
             found = {split: epoch["metrics"][split].get(name) for split in SPLITS}
             if None not in found.values() and (best is None or measure.better(found["valid"], best[1])):
-                best = (number, found["valid"], found["test"])
+                best = (int(epoch["epoch"]), found["valid"], found["test"])
         if best is not None:
             return best
         known = sorted(run.history[-1]["metrics"]["test"])

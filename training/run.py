@@ -155,6 +155,17 @@ class Run:
         self.save()
 
 
+def trainer_of(prepared: Prepared, settings: FitSettings) -> Trainer:
+    """The trainer of the settings' method on prepared data, with freshly drawn parameters; UsageError without rows to
+    train on or to stop by.
+    """
+    train, valid = labelled(prepared, "train"), labelled(prepared, "valid")
+    if not len(train) or not len(valid):
+        empty = "valid" if len(train) else "train"
+        raise UsageError(f"{prepared.path}: expected rows in the {empty} split, found none; prepare with another split")
+    return make_trainer(Layout.of(prepared.fields), train, valid, settings)
+
+
 def fit(
     prepared: Prepared,
     settings: FitSettings,
@@ -167,10 +178,7 @@ def fit(
     """Train into the folder ``out``. With ``resume`` continue what is there (or start, if nothing is). The splits
     ``each_epoch`` are measured after every epoch, uncalibrated, into the history (``metrics``: split -> name -> value).
     """
-    train, valid = labelled(prepared, "train"), labelled(prepared, "valid")
-    if not len(train) or not len(valid):
-        empty = "valid" if len(train) else "train"
-        raise UsageError(f"{prepared.path}: expected rows in the {empty} split, found none; prepare with another split")
+    trainer = trainer_of(prepared, settings)
     run = Run(out, settings, str(prepared.path.resolve()), prepared.fingerprint)
     checkpoint = out / "checkpoint.safetensors"
     if (out / "run.json").exists():
@@ -178,7 +186,6 @@ def fit(
             raise UsageError(f"{out}: there is a run already; add --resume to continue it, or choose another --out")
         run = _same_run(Run.open(out, must_be_finished=False), run)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(Layout.of(prepared.fields), train, valid, settings)
     if resume and checkpoint.exists():
         try:
             arrays, note = read_arrays(checkpoint)
