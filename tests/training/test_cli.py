@@ -131,30 +131,6 @@ def test_factorise_writes_spectra_and_a_run(work, tmp_path, capsys):
     )
 
 
-def test_tune_finds_settings_and_continues(work, tmp_path, capsys):
-    command = [
-        "tune",
-        str(work / "prepared"),
-        "--model",
-        "fm",
-        "--epochs",
-        "2",
-        "--confirm",
-        "1",
-        "--out",
-        str(tmp_path / "s"),
-    ]
-    assert main([*command, "--trials", "2"]) == 0
-    assert main([*command, "--trials", "3"]) == 0
-    out, err = capsys.readouterr()
-    assert err.count("trial 0:") == err.count("trial 2:") == 1
-    assert "next: ctrank-train fit" in out
-    best = json.loads((tmp_path / "s" / "best.json").read_text())
-    assert best["trials"] == 3 and 1e-4 <= best["settings"]["learning_rate"] <= 0.2
-    other = [*command, "--trials", "3", "--dim", "5"]
-    assert "study of other data or settings" in refused(capsys, *other)
-
-
 def test_synth_prepare_fit(tmp_path, capsys):
     assert main(["synth", "--rows", "2000", "--out", str(tmp_path / "log")]) == 0
     assert main(["prepare", str(tmp_path / "log" / "spec.toml"), "--out", str(tmp_path / "p")]) == 0
@@ -203,7 +179,6 @@ def test_synth_prepare_fit(tmp_path, capsys):
         (["factorise", "{work}/dplr", "--rank", "1"], "expected a run of --model fwfm, found dplr"),
         (["factorise", "{work}/fwfm", "--rank", "6", "--out", "{tmp}/f"], "rank: expected 1 to 5"),
         (["export", "{work}/dplr", "--registry", "{tmp}", "--name", "../x"], "model name"),
-        (["tune", "{work}/prepared", "--out", "{tmp}/s", "--lr-range", "0.1", "0.01"], "expected LOW below HIGH"),
         (["fit", "{work}/prepared", "--out", "{work}/spec.toml"], "spec.toml"),
         (["reproduce", "nobody1999"], "expected 'all', a .toml file or one of shtoff2024_dplr_movielens1m"),
         (["prepare", "no-such-spec", "--out", "{tmp}/p"], "expected a .toml file or one of"),

@@ -1,12 +1,17 @@
-"""Search learning rate and L2 on the validation split; interrupted searches continue.
+"""Search settings on the validation split; interrupted searches continue.
 
-Optuna's TPE (seed 42): learning rate log-uniform in [1e-4, 0.2], L2 log-uniform in [1e-8, 1e-3], spread of the
-first field matrix in [0.01, 0.5], its share of the learning rate in [0.001, 1]. The study is kept in OUT/study.db,
-the best settings in OUT/best.json. The test split is not read.
+Optuna's TPE (seed 42): learning rate log-uniform in [1e-4, 0.2], L2 log-uniform in [1e-8, 1e-3]; for families with a
+field matrix its first spread in [0.01, 0.5] and its share of the learning rate in [0.001, 1]; and what --range names.
+Hopeless trials are cut short; the best are trained again with two more seeds. The test split is not read.
 
-example::
+Written to STUDY: study.db (the search), best.json (the winner's settings), and winner.toml, the winner as an
+experiment file that 'ctrank-train reproduce' trains with fresh seeds and measures on the test split.
+
+examples::
 
   ctrank-train tune prepared --model dplr --rank 2 --trials 50 --out study
+  ctrank-train tune prepared --model fm --objective auc --range learning_rate 0.01 0.1 --range dim 4 32 --out study-fm
+  ctrank-train reproduce study/winner.toml --data DATA
 """
 
 from __future__ import annotations
@@ -15,13 +20,18 @@ import argparse
 from pathlib import Path
 
 from training.commands.fit import model_arguments, settings_of
-from training.commands.types import integer, number
+from training.commands.types import integer
 from training.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``tune``."""
     model_arguments(parser)
+    parser.add_argument(
+        "--objective", default=None, metavar="METRIC",
+        help="what is best on validation: auc, logloss, mse, recall, ndcg (at 10; or recall@N, ndcg@N) or another "
+        "metric of the loss (default: the loss itself, ndcg for pairwise methods)",
+    )  # fmt: skip
     parser.add_argument(
         "--trials", type=integer(1), default=50, help="trials in all, earlier ones included (default 50)"
     )
@@ -33,8 +43,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="train the N best again with two more seeds (default 3)",
     )
     parser.add_argument(
-        "--lr-range", type=number(0, above=True), nargs=2, metavar=("LOW", "HIGH"), help="default 1e-4 0.2"
-    )
+        "--range", nargs=3, action="append", default=[], metavar=("SETTING", "LOW", "HIGH"),
+        help="search a setting between limits, or change its default limits (repeatable)",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, required=True, metavar="STUDY", help="study folder (continued if it exists)"
     )
@@ -44,29 +55,37 @@ def run(args: argparse.Namespace) -> None:
     """Tune a model."""
     from training.prepared import Prepared
     from training.progress import Progress
-    from training.tuning import tune
+    from training.tuned_experiment import write_winner
+    from training.tuning import find_objective, tune
 
     prepared = Prepared.open(args.prepared)
     base = settings_of(args, prepared)
+    name = find_objective(args.objective, base.loss).name
+    ranges = {setting: (_limit(setting, low), _limit(setting, high)) for setting, low, high in args.range}
     progress = Progress()
 
-    def on_trial(number: int, loss: float | None, params: dict[str, float]) -> None:
-        shown = ", ".join(f"{name} {value:.3g}" for name, value in params.items())
-        progress.line(f"trial {number}: {'cut short' if loss is None else f'valid loss {loss:.5f}'} ({shown})")
+    def on_trial(number: int, value: float | None, params: dict[str, float]) -> None:
+        shown = ", ".join(f"{setting} {chosen:.3g}" for setting, chosen in params.items())
+        progress.line(f"trial {number}: {'cut short' if value is None else f'valid {name} {value:.5f}'} ({shown})")
 
-    if args.lr_range and args.lr_range[0] >= args.lr_range[1]:
-        raise UsageError(f"--lr-range: expected LOW below HIGH, found {args.lr_range[0]:g} and {args.lr_range[1]:g}")
-    lr_range = (args.lr_range[0], args.lr_range[1]) if args.lr_range else None
-    result = tune(prepared, base, args.trials, args.out, on_trial, lr_range, args.confirm)
-    s = result.settings
+    result = tune(
+        prepared, base, args.trials, args.out,
+        objective=args.objective, ranges=ranges, confirm=args.confirm, on_trial=on_trial,
+    )  # fmt: skip
+    winner = write_winner(result, prepared, args.out)
+    seeds = f"mean of {len(result.seeds)} seeds" if len(result.seeds) > 1 else f"seed {result.seeds[0]}"
     print(
-        f"best validation loss {result.valid_loss:.5f}, mean of {len(result.seeds)} seeds "
+        f"best validation {result.objective} {result.value:.5f}, {seeds} "
         f"({result.finished} trials finished, {result.pruned} cut short)"
     )
-    rank = f" --rank {s.rank}" if s.rank else ""
-    print(
-        f"next: ctrank-train fit {args.prepared} --model {s.model}{rank} --dim {s.dim} --loss {s.loss} "
-        f"--lr {s.learning_rate:g} --l2 {s.l2:g} --l2-linear {s.l2_linear:g} "
-        f"--field-init {s.field_init} --field-init-std {s.field_init_std:g} "
-        f"--field-lr-scale {s.field_lr_scale:g} --out run"
-    )
+    settings = result.settings.to_json()
+    start = base.to_json()
+    print("  " + ", ".join(f"{n} {settings[n]:g}" for n in settings if n in ranges or settings[n] != start[n]))
+    print(f"next: ctrank-train reproduce {winner} --data DATA")
+
+
+def _limit(setting: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--range {setting}: expected two numbers, found {text!r}") from None
