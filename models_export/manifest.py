@@ -14,7 +14,7 @@ from models_export.errors import ArtefactError
 
 FORMAT_VERSION = 1
 FAMILIES = ("fm", "fwfm", "pruned_fwfm", "dplr")
-LOSSES = ("logistic", "squared")
+LOSSES = ("logistic", "squared", "pairwise")
 SIDES = ("context", "item")
 KINDS = ("categorical", "multi", "numeric")
 BINNINGS = ("ln2", "quantile")
@@ -96,8 +96,8 @@ class Manifest:
         if (self.family == "dplr") != (self.rank is not None) or (self.rank is not None and self.rank < 1):
             expected = "at least 1" if self.family == "dplr" else f"none for {self.family}"
             raise ArtefactError("manifest: rank", expected, str(self.rank))
-        if self.loss == "squared" and self.calibration.kind != "none":
-            raise ArtefactError("manifest: calibration", "none for squared loss", self.calibration.kind)
+        if self.loss != "logistic" and self.calibration.kind != "none":
+            raise ArtefactError("manifest: calibration", f"none for {self.loss} loss", self.calibration.kind)
         names = [f.name for f in self.fields]
         sides = [f.side for f in self.fields]
         if not names:

@@ -9,6 +9,7 @@ Pruned FwFM is FwFM with the pruned R.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,6 +103,57 @@ def field_pairs(weights: Weights, fields: Sequence[Sequence[Value]], matrix: np.
         for g in range(f + 1, len(fields)):
             total += float(matrix[f, g]) * dot(vectors[f], vectors[g])
     return total
+
+
+def bpr_loss(weights: Weights, triples: Sequence[tuple[Sequence[Sequence[Value]], ...]]) -> float:
+    """Mean of -ln sigma(y(C, I) - y(C, J)) over triples (C, I, J) of feature lists by field (SharpCF paper, equation
+    3)."""
+    total = 0.0
+    for context, positive, negative in triples:
+        gap = fm(weights, [*context, *positive]) - fm(weights, [*context, *negative])
+        total += math.log1p(math.exp(-gap))
+    return total / len(triples)
+
+
+def trajectory_loss(
+    weights: Weights, triples: Sequence[tuple[Sequence[Sequence[Value]], ...]], past: Sequence[float]
+) -> float:
+    """Mean of (y(C, I) - y(C, I) of the past)^2 (SharpCF paper, equation 17 without lambda)."""
+    total = 0.0
+    for (context, positive, _), before in zip(triples, past, strict=True):
+        total += (fm(weights, [*context, *positive]) - before) ** 2
+    return total / len(triples)
+
+
+def occurrence_l2(weights: Weights, triples: Sequence[tuple[Sequence[Sequence[Value]], ...]], l2: float) -> float:
+    """Mean over triples of 1/2 l2 |v|^2, summed over the triple's features."""
+    total = 0.0
+    for triple in triples:
+        for fields in triple:
+            for values in fields:
+                for row, _ in values:
+                    total += 0.5 * l2 * dot(weights.vectors[row], weights.vectors[row])
+    return total / len(triples)
+
+
+def recall_and_ndcg(
+    scores: Sequence[Sequence[float]],
+    known: Sequence[Sequence[int]],
+    relevant: Sequence[Sequence[int]],
+    k: int,
+) -> tuple[float, float]:
+    """Means over the users with a relevant item; items in order of score, then number; ``known`` ones are left out."""
+    recall, ndcg, users = 0.0, 0.0, 0
+    for of_user, ours, wanted in zip(scores, known, relevant, strict=True):
+        if not len(wanted):
+            continue
+        users += 1
+        order = sorted((i for i in range(len(of_user)) if i not in ours), key=lambda i: (-of_user[i], i))[:k]
+        gain = sum(1.0 / math.log2(rank + 2) for rank, item in enumerate(order) if item in wanted)
+        ideal = sum(1.0 / math.log2(rank + 2) for rank in range(min(k, len(wanted))))
+        recall += sum(item in wanted for item in order) / len(wanted)
+        ndcg += gain / ideal
+    return recall / users, ndcg / users
 
 
 FORMULAS = {"fm": fm, "fwfm": fwfm, "pruned_fwfm": fwfm, "dplr": dplr}

@@ -85,7 +85,9 @@ class ExampleReader:
         title = self.spec.items.title if self.spec.items else None
         if title and not self.log.own_items:
             wanted.append(title)
-        return list(dict.fromkeys([*wanted, self.spec.label.column]))
+        if self.spec.label.column:
+            wanted.append(self.spec.label.column)
+        return list(dict.fromkeys(wanted))
 
     def _derives(self) -> bool:
         return any(f.derive for f in self.fields)
@@ -97,13 +99,12 @@ class ExampleReader:
 
     def _clean(self, chunk: Chunk, rejected: Rejected) -> Examples:
         spec = self.spec
-        label, bad = read_label(chunk.columns[spec.label.column], spec)
-        rejected.add(
-            f"label {spec.label.column!r} not {_label_values(spec)}",
-            chunk.file,
-            chunk.lines[bad],
-            _first(chunk, spec.label.column, bad),
-        )
+        label, bad = np.ones(len(chunk), dtype=np.float32), np.zeros(len(chunk), dtype=bool)
+        column = spec.label.column
+        if column is not None:
+            label, bad = read_label(chunk.columns[column], spec)
+            reason = f"label {column!r} not {_label_values(spec)}"
+            rejected.add(reason, chunk.file, chunk.lines[bad], _first(chunk, column, bad))
         columns = {f.name: chunk.columns[f.column] for f in self.fields if f.derive is None}
         for field in self.fields:
             if field.kind == "numeric":

@@ -289,6 +289,26 @@ class FeatureTable:
         )
         self._touched = room[:count]
 
+    @property
+    def grad(self) -> F32:
+        """The gradient buffer, of the table's shape, zero outside a step: for compiled code that fills it by itself."""
+        return self._grad
+
+    @property
+    def stamp(self) -> NDArray[np.int32]:
+        """int32 [n_features]: the last :meth:`next_stamp` at which compiled code saw the row."""
+        return self._stamp
+
+    def next_stamp(self) -> int:
+        """A number that no row bears yet."""
+        self._now += 1
+        return self._now
+
+    def step_rows(self, touched: NDArray[np.int32], learning_rate: float, number: int) -> None:
+        """:meth:`step` for gradients of the rows ``touched`` that compiled code wrote to ``grad``, L2 included."""
+        self._touched = touched
+        self.step(learning_rate, 0.0, 0.0, number)
+
     def step(self, learning_rate: float, l2: float, l2_linear: float, number: int) -> None:
         """Apply the gradients of the last backward pass; ``number`` counts steps from 1."""
         f = np.float32

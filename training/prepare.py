@@ -61,9 +61,12 @@ class PrepareReport:
         info = self.info
         lines = [f"{info['name']}: {info['rows']:,} rows -> {self.path}"]
         for split, found in info["splits"].items():
-            what = "clicks" if info["label"]["task"] == "binary" else "mean rating"
-            value = f"{found['label_mean']:.2%}" if what == "clicks" else f"{found['label_mean']:.4f}"
-            lines.append(f"  {split:6s}{found['rows']:>12,} rows, {what} {value}")
+            told = {
+                "binary": f"clicks {found['label_mean']:.2%}",
+                "rating": f"mean rating {found['label_mean']:.4f}",
+                "implicit": "positives only",
+            }
+            lines.append(f"  {split:6s}{found['rows']:>12,} rows, {told[info['label']['task']]}")
         sizes = ", ".join(f"{f['name']} {f['size'] - 2:,}" for f in info["fields"])
         lines.append(f"  known values by field: {sizes}")
         if info["catalogue"]:
@@ -135,6 +138,7 @@ class _Preparation:
             "label": {"column": self.spec.label.column, "task": self.spec.label.task},
             "fields": [asdict(f) for f in encoder.fields],
             "item_id_field": self.spec.items.id_field if self.spec.items else None,
+            "user_id_field": self.spec.users,
             "catalogue": stored,
             "rejected": self.rejected.as_dict(),
             "source": [p.name for p in self.log.paths],

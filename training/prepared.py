@@ -81,13 +81,19 @@ class Prepared:
 
     @property
     def task(self) -> str:
-        """``binary`` (labels 0 and 1) or ``rating``."""
+        """``binary`` (labels 0 and 1), ``rating``, or ``implicit`` (positives only; the stored labels are all 1)."""
         return str(self.info["label"]["task"])
 
     @property
     def item_id_field(self) -> str | None:
         """The field whose values are item ids, or None."""
         found: str | None = self.info["item_id_field"]
+        return found
+
+    @property
+    def user_id_field(self) -> str | None:
+        """The context field whose values are user ids, or None."""
+        found: str | None = self.info.get("user_id_field")
         return found
 
     @property

@@ -25,12 +25,15 @@ from training.calibration import fit_calibration
 from training.errors import UsageError
 from training.evaluation import evaluate_split
 from training.feature_table import FeatureTable
+from training.interactions import Interactions
 from training.models import FactorModel
 from training.prepared import Prepared
+from training.ranking import RankingSplit
 from training.trainers.checkpoint import read_arrays, write_arrays, write_bytes
 from training.trainers.methods import make_trainer
+from training.trainers.pairwise import PairwiseTrainer
 from training.trainers.plain import EpochReport, RunState, Trainer, build_model, predict
-from training.trainers.settings import FitSettings
+from training.trainers.settings import PAIRWISE, FitSettings
 
 RUN_FORMAT = 1
 #: Settings that may differ between a run and its resumption: they only say when to stop.
@@ -54,6 +57,8 @@ def measure(
     """Metrics of a model on a split: the one place that says what is measured, for ``fit``, ``evaluate`` and
     ``reproduce``.
     """
+    if settings.loss == "pairwise":
+        return RankingSplit(Interactions(prepared), split).measure(table.values)
     rows = labelled(prepared, split)
     return evaluate_split(settings.loss, calibration, rows.label, predict(model, table, rows))
 
@@ -163,6 +168,8 @@ def trainer_of(prepared: Prepared, settings: FitSettings) -> Trainer:
     if not len(train) or not len(valid):
         empty = "valid" if len(train) else "train"
         raise UsageError(f"{prepared.path}: expected rows in the {empty} split, found none; prepare with another split")
+    if settings.method in PAIRWISE:
+        return PairwiseTrainer(prepared, settings)
     return make_trainer(Layout.of(prepared.fields), train, valid, settings)
 
 

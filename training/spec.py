@@ -16,6 +16,7 @@ from models_export.manifest import BINNINGS, KINDS, SIDES, check_name
 from training.errors import UsageError
 from training.spec_rules import (
     FORMATS,
+    LABEL_KINDS,
     SPLIT_KINDS,
     SPLITS,
     TIME_PARTS,
@@ -64,11 +65,12 @@ def parse_spec(text: bytes, where: str, path: Path | None = None) -> Spec:
     fields = tuple(_field(t, time) for t in top.tables("fields"))
     split = _split(top.table("split"), source, time)
     items = _items(top.table("items"), fields) if "items" in raw else None
+    users = _users(top.table("users"), fields) if "users" in raw else None
     top.finish()
     names = [f.name for f in fields]
     if len(set(names)) != len(names):
         top.refuse("fields", "distinct names", f"{max(names, key=names.count)!r} twice")
-    return Spec(name, source, label, split, fields, time, items, text, path)
+    return Spec(name, source, label, split, fields, time, items, users, text, path)
 
 
 def _name(table: SpecTable, name: str) -> str:
@@ -119,7 +121,10 @@ def _source(t: SpecTable) -> SourceRule:
 
 
 def _label(t: SpecTable) -> LabelRule:
-    kind = t.choice("kind", ("binary", "rating"))
+    kind = t.choice("kind", LABEL_KINDS)
+    if kind == "implicit":
+        t.finish()
+        return LabelRule(None, kind)
     positive = t.text("positive", "")
     rule: tuple[str, float] | None = None
     if positive:
@@ -206,3 +211,12 @@ def _items(t: SpecTable, fields: tuple[FieldRule, ...]) -> ItemsRule:
     if rule.id_field not in known:
         t.refuse("id_field", f"a categorical item field ({', '.join(known) or 'there is none'})", repr(rule.id_field))
     return rule
+
+
+def _users(t: SpecTable, fields: tuple[FieldRule, ...]) -> str:
+    name = t.text("id_field")
+    t.finish()
+    known = [f.name for f in fields if f.side == "context" and f.kind == "categorical" and not f.optional]
+    if name not in known:
+        t.refuse("id_field", f"a categorical context field ({', '.join(known) or 'there is none'})", repr(name))
+    return name

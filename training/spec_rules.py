@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FORMATS = ("csv", "parquet", "table", "libfm", "movielens-1m", "movielens-100k", "criteo", "open-bandit")
+FORMATS = ("csv", "parquet", "table", "libfm", "movielens-1m", "movielens-100k", "criteo", "open-bandit", "user-items")
+LABEL_KINDS = ("binary", "rating", "implicit")
 TIME_PARTS = ("year", "month", "weekday", "hour")
 SPLIT_KINDS = ("random", "temporal", "by_user", "files")
 SPLITS = ("train", "valid", "test")
@@ -34,15 +35,18 @@ class FieldRule:
 
 @dataclass(frozen=True)
 class LabelRule:
-    """``binary``: 1 and 0 (or -1); ``rating``: a finite number, turned into 1 and 0 where ``positive`` is given."""
+    """``binary``: 1 and 0 (or -1); ``rating``: a finite number, turned into 1 and 0 where ``positive`` is given;
+    ``implicit``: no label (``column`` is None), every row is something a user did: a positive."""
 
-    column: str
+    column: str | None
     kind: str
     positive: tuple[str, float] | None = None
 
     @property
     def task(self) -> str:
-        """What the stored labels are: ``binary`` (0 and 1) or ``rating`` (numbers)."""
+        """What the stored labels are: ``binary`` (0 and 1), ``rating`` (numbers) or ``implicit`` (all 1)."""
+        if self.kind == "implicit":
+            return "implicit"
         return "binary" if self.kind == "binary" or self.positive else "rating"
 
 
@@ -92,7 +96,8 @@ class ItemsRule:
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec. ``text``: the bytes it was read from; ``path``: its file, None if shipped."""
+    """A parsed spec. ``users``: the context field that holds the user's id; ``text``: the bytes it was read from;
+    ``path``: its file, None if shipped."""
 
     name: str
     source: SourceRule
@@ -101,5 +106,6 @@ class Spec:
     fields: tuple[FieldRule, ...]
     time: TimeRule | None
     items: ItemsRule | None
+    users: str | None
     text: bytes
     path: Path | None = None

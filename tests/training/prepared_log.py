@@ -21,6 +21,8 @@ kind = "{kind}"
 kind = "random"
 fractions = [0.7, 0.15, 0.15]
 seed = 0
+[users]
+id_field = "user"
 [items]
 id_field = "item"
 [[fields]]

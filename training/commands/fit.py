@@ -7,6 +7,7 @@ example::
 
   ctrank-train fit prepared --model dplr --rank 2 --out run
   ctrank-train fit prepared --model pruned_fwfm --rank 2 --gradual --out run-pruned
+  ctrank-train fit gowalla --model fm --method sharpcf --no-linear --start-epoch 200 --eval-every 10 --out run-cf
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from training.trainers.settings import FitSettings
 
 MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr")
-METHODS = ("plain", "copy", "mixfm", "smfm", "maxup")
+METHODS = ("plain", "copy", "mixfm", "smfm", "maxup", "bpr", "apr", "sharpcf")
 #: Options of the mixup methods: setting -> the methods that read it.
 MIXING = {
     "mix_ratio": ("copy", "mixfm", "smfm", "maxup"),
@@ -43,8 +44,8 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--dim", type=integer(1, 1024), default=8, help="length of the vectors (default 8)")
     parser.add_argument(
-        "--loss", choices=("logistic", "squared"), default=None,
-        help="default: logistic for a click label, squared for a rating",
+        "--loss", choices=("logistic", "squared", "pairwise"), default=None,
+        help="default: logistic for a click label, squared for a rating, pairwise for a pairwise method",
     )  # fmt: skip
     parser.add_argument("--optimiser", choices=("adagrad", "adam"), default="adagrad", help="default adagrad")
     parser.add_argument("--batch-size", type=integer(1), default=1024, help="default 1024")
@@ -69,7 +70,8 @@ def method_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say how it is trained (shared with ``tune``)."""
     parser.add_argument(
         "--method", choices=METHODS, default="plain",
-        help="train on rows (plain), and on copies (copy) or mixtures (mixfm, smfm), or on the worst mixtures (maxup)",
+        help="train on rows (plain), and on copies (copy) or mixtures (mixfm, smfm), or on the worst mixtures (maxup); "
+        "on positives and drawn negatives (bpr, apr, sharpcf)",
     )  # fmt: skip
     parser.add_argument("--mix-ratio", type=number(0, above=True), help="copies or mixtures per row (default 1)")
     parser.add_argument("--mix-alpha", type=number(0, above=True), help="shares ~ Beta(alpha, alpha) (default 0.5)")
@@ -84,6 +86,39 @@ def method_arguments(parser: argparse.ArgumentParser) -> None:
         help="count epochs without better validation loss, or falls of the validation AUC in a row (default loss)",
     )  # fmt: skip
     parser.add_argument("--stop-after", type=integer(0), default=0, help="epochs before they count (default 0)")
+    pairwise_arguments(parser)
+
+
+def pairwise_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the methods bpr, apr and sharpcf; None where the command line does not name them."""
+    group = parser.add_argument_group("pairwise methods (bpr, apr, sharpcf)")
+    group.add_argument(
+        "--no-linear", dest="linear", action="store_false", default=None,
+        help="no linear weights: an FM of user and item alone is then a plain matrix factorization",
+    )  # fmt: skip
+    group.add_argument("--start-epoch", type=integer(0), default=None, help="apr, sharpcf: BPR up to it (default 0)")
+    group.add_argument(
+        "--perturbation", type=number(0, above=True), default=None,
+        help="apr: length of the adversary's step, per vector (default 0.5)",
+    )  # fmt: skip
+    group.add_argument(
+        "--adversarial-weight", type=number(0), default=None, help="apr: weight of the adversarial loss (default 1)"
+    )
+    group.add_argument(
+        "--trajectory-weight", type=number(0), default=None, help="sharpcf: lambda of the trajectory loss (default 0.1)"
+    )
+    group.add_argument(
+        "--trajectory-epochs", type=integer(1, 1000), default=None,
+        help="sharpcf: compare with the score of so many epochs ago; 4 bytes per positive for each (default 3)",
+    )  # fmt: skip
+    group.add_argument(
+        "--valid-metric", choices=("recall@10", "ndcg@10", "recall@20", "ndcg@20"), default=None,
+        help="the best epoch is the best by it (default ndcg@10)",
+    )  # fmt: skip
+    group.add_argument(
+        "--eval-every", type=integer(1), default=None,
+        help="measure validation and write a checkpoint every so many epochs (default 1)",
+    )  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,20 +154,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     """The settings of the command line, completed for the data; UsageError for what does not fit together."""
-    from training.trainers.settings import FitSettings, defaults, method_defaults
+    from training.trainers.settings import OF_PAIRWISE, PAIRWISE, FitSettings, defaults, method_defaults
 
     ranked = args.model in ("dplr", "pruned_fwfm")
     if args.rank is not None and not ranked:
         raise UsageError(f"--rank {args.rank}: expected with --model dplr or pruned_fwfm, found with {args.model}")
     if args.gradual and args.model != "pruned_fwfm":
         raise UsageError(f"--gradual: expected with --model pruned_fwfm, found with {args.model}")
-    for name, methods in MIXING.items():
+    for name, methods in (MIXING | OF_PAIRWISE).items():
         if getattr(args, name) is not None and args.method not in methods:
-            option = "--" + name.replace("_", "-")
+            option = "--no-linear" if name == "linear" else "--" + name.replace("_", "-")
             raise UsageError(f"{option}: expected with --method {' or '.join(methods)}, found with {args.method}")
     if args.paper_compat and args.method not in MIXING["mix_alpha"]:
         raise UsageError(f"--paper-compat: expected with --method mixfm, smfm or maxup, found with {args.method}")
-    loss = args.loss or ("logistic" if prepared.task == "binary" else "squared")
+    pairwise = args.method in PAIRWISE
+    loss = args.loss or ("pairwise" if pairwise else "logistic" if prepared.task == "binary" else "squared")
+    if (loss == "pairwise") != pairwise:
+        wanted = f"pairwise with --method {' or '.join(PAIRWISE)} and with no other"
+        raise UsageError(f"--loss {loss}: expected {wanted}, found it with --method {args.method}")
+    if pairwise and args.model != "fm":
+        raise UsageError(f"--method {args.method}: expected --model fm, found --model {args.model}")
+    if prepared.task == "implicit" and not pairwise:
+        raise UsageError(
+            f"--method {args.method}: expected labels, found implicit feedback (positives only) in {prepared.path}; "
+            f"use --model fm with --method {' or '.join(PAIRWISE)}"
+        )
     if loss == "logistic" and prepared.task != "binary":
         raise UsageError(
             f"--loss logistic: expected labels 0 and 1, found ratings in {prepared.path}; "
@@ -146,6 +192,7 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
         if (value := getattr(args, key, None)) is not None
     }  # fmt: skip
     chosen["field_init"] = args.field_init
+    chosen |= {name: value for name in OF_PAIRWISE if (value := getattr(args, name)) is not None}
     if "lr" in chosen:
         chosen["learning_rate"] = chosen.pop("lr")
     return FitSettings(
@@ -163,6 +210,7 @@ def run(args: argparse.Namespace) -> None:
     from training.prepared import Prepared
     from training.progress import Progress
     from training.run import fit
+    from training.trainers.pairwise import trajectory_bytes
     from training.trainers.report import EpochBars
 
     prepared = Prepared.open(args.prepared)
@@ -173,7 +221,10 @@ def run(args: argparse.Namespace) -> None:
     progress.line(
         f"{settings.model}{rank}{method}, {settings.loss} loss, lr {settings.learning_rate:g}, L2 {settings.l2:g}"
     )
-    bars = EpochBars(progress, settings.rows_per_epoch(int(prepared.info["splits"]["train"]["rows"])))
+    memory = trajectory_bytes(settings, prepared.rows("train"))
+    if memory:
+        progress.line(f"past scores of {settings.trajectory_epochs} epochs: {memory / 1e6:.1f} MB of memory")
+    bars = EpochBars(progress, settings.rows_per_epoch(prepared.rows("train")))
     try:
         run = fit(prepared, settings, args.out, args.resume, bars.epoch_done, bars.tick)
     except FloatingPointError as error:

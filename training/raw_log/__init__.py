@@ -12,6 +12,7 @@ from training.raw_log.libfm import LibFM
 from training.raw_log.movielens import MovieLens
 from training.raw_log.open_bandit import OpenBandit
 from training.raw_log.parquet_log import ParquetLog
+from training.raw_log.user_items import UserItems
 from training.spec_rules import Spec
 
 __all__ = ["Chunk", "RawLog", "Rejected", "open_log"]
@@ -34,4 +35,6 @@ def open_log(spec: Spec, root: Path) -> RawLog:
         return CsvLog(criteo_rule(rule) if form == "criteo" else rule, root, spec.items)
     if form == "libfm":
         return LibFM(rule, root, spec.fields)
+    if form == "user-items":
+        return UserItems(rule, root)
     return OpenBandit(rule, root) if form == "open-bandit" else MovieLens(rule, root)

@@ -29,7 +29,12 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One line of a run's history. ``valid_auc`` is None for squared loss; ``seconds``: of training alone."""
+    """One line of a run's history. ``valid_auc`` is None but for logistic loss; ``seconds``: of training alone, per
+    epoch.
+
+    Pairwise methods: ``train_loss`` is the BPR loss of the last epoch, ``valid_ranking`` Recall and NDCG,
+    ``valid_loss`` 1 minus the one by which the best epoch is chosen.
+    """
 
     epoch: int
     train_loss: float
@@ -37,6 +42,7 @@ class EpochReport:
     valid_auc: float | None
     rows_per_second: float
     seconds: float
+    valid_ranking: dict[str, float] | None = None
 
 
 @dataclass

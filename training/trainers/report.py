@@ -10,9 +10,13 @@ from training.trainers.plain import EpochReport
 
 def epoch_line(report: EpochReport, best: bool) -> str:
     """``epoch 3: train loss 0.5301, valid loss 0.5450, AUC 0.7893, 1,840,000 rows/s *`` (the star: best so far)."""
-    area = "" if report.valid_auc is None else f", AUC {report.valid_auc:.5f}"
+    valid = f"valid loss {report.valid_loss:.5f}"
+    if report.valid_auc is not None:
+        valid += f", AUC {report.valid_auc:.5f}"
+    if report.valid_ranking is not None:
+        valid = "valid " + ", ".join(f"{k} {v:.5f}" for k, v in report.valid_ranking.items() if "@" in k)
     return (
-        f"epoch {report.epoch:2d}: train loss {report.train_loss:.5f}, valid loss {report.valid_loss:.5f}{area}, "
+        f"epoch {report.epoch:2d}: train loss {report.train_loss:.5f}, {valid}, "
         f"{report.rows_per_second:,.0f} rows/s{' *' if best else ''}"
     )
 

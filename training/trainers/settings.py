@@ -10,10 +10,23 @@ from typing import Any
 from models_export.calibration import KINDS
 from models_export.manifest import FAMILIES, LOSSES
 
-METHODS = ("plain", "copy", "mixfm", "smfm", "maxup")
 #: Methods that train on mixtures of rows (``trainers/mixup.py``), and those that compare candidates.
 MIXUP = ("copy", "mixfm", "smfm", "maxup")
 WITH_CANDIDATES = ("smfm", "maxup")
+#: Methods that train on pairs of a positive and a drawn negative (``trainers/pairwise.py``).
+PAIRWISE = ("bpr", "apr", "sharpcf")
+METHODS = ("plain", *MIXUP, *PAIRWISE)
+#: Settings of the pairwise methods, and which of these read them.
+OF_PAIRWISE = {
+    "linear": PAIRWISE,
+    "start_epoch": ("apr", "sharpcf"),
+    "perturbation": ("apr",),
+    "adversarial_weight": ("apr",),
+    "trajectory_weight": ("sharpcf",),
+    "trajectory_epochs": ("sharpcf",),
+    "valid_metric": PAIRWISE,
+    "eval_every": PAIRWISE,
+}
 CHOICES = {
     "model": FAMILIES,
     "loss": LOSSES,
@@ -22,11 +35,14 @@ CHOICES = {
     "calibration": KINDS,
     "method": METHODS,
     "stop": ("loss", "auc"),
+    "valid_metric": ("recall@10", "ndcg@10", "recall@20", "ndcg@20"),
 }
 LEAST = {
     "dim": 1, "rank": 1, "batch_size": 1, "epochs": 1, "patience": 1, "threads": 1, "seed": 0,
     "learning_rate": 0.0, "l2": 0.0, "l2_linear": 0.0, "init_std": 0.0, "field_init_std": 0.0, "field_lr_scale": 0.0,
     "mix_ratio": 0.0, "mix_alpha": 0.0, "candidates": 1, "lr_decay": 0.0, "stop_after": 0,
+    "start_epoch": 0, "perturbation": 0.0, "adversarial_weight": 0.0, "trajectory_weight": 0.0, "trajectory_epochs": 1,
+    "eval_every": 1,
 }  # fmt: skip
 
 
@@ -45,6 +61,12 @@ class FitSettings:
     ``stop_after`` do not count. ``mix_ratio`` is n'/n, mixtures per row; ``mix_alpha`` the parameters of the Beta
     distribution of their shares; ``candidates`` p, of which smfm and maxup take one; ``paper_compat``: do as the
     paper's published code where it differs from its text (mixtures list a feature of both parents twice).
+
+    Of the pairwise methods (``training.trainers.pairwise``): ``linear`` false leaves the linear weights at 0, which
+    makes an FM of two fields a plain matrix factorization; APR and SharpCF begin after ``start_epoch``;
+    ``perturbation`` is the length of APR's delta per vector and ``adversarial_weight`` its alpha;
+    ``trajectory_weight`` is SharpCF's lambda and ``trajectory_epochs`` its E. Validation is measured every
+    ``eval_every`` epochs, the best by ``valid_metric``.
     """
 
     model: str = "dplr"
@@ -74,6 +96,14 @@ class FitSettings:
     stop: str = "loss"
     stop_after: int = 0
     paper_compat: bool = False
+    linear: bool = True
+    start_epoch: int = 0
+    perturbation: float = 0.5
+    adversarial_weight: float = 1.0
+    trajectory_weight: float = 0.1
+    trajectory_epochs: int = 3
+    valid_metric: str = "ndcg@10"
+    eval_every: int = 1
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -83,6 +113,12 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):
                 raise ValueError(f"{name}: expected at least {low}, found {value!r}")
+        if (self.method in PAIRWISE) != (self.loss == "pairwise"):
+            raise ValueError(f"loss: expected 'pairwise' with the methods {', '.join(PAIRWISE)} and with no other, "
+                             f"found {self.loss!r} with {self.method!r}")  # fmt: skip
+        if self.loss == "pairwise" and (self.model != "fm" or self.calibration != "none"):
+            raise ValueError("pairwise loss: expected model 'fm' and calibration 'none', "
+                             f"found {self.model!r} and {self.calibration!r}")  # fmt: skip
 
         if self.mix_alpha == 0.0 or (self.method == "maxup" and self.mix_ratio == 0.0):
             zero = "mix_alpha" if self.mix_alpha == 0.0 else "mix_ratio"
@@ -101,7 +137,9 @@ class FitSettings:
         return len(history) >= self.stop_after + self.patience and len(recent) == self.patience + 1 and falls
 
     def rows_per_epoch(self, rows: int) -> int:
-        """How many rows an epoch over ``rows`` training rows visits."""
+        """How many rows an epoch over ``rows`` training rows visits; pairwise methods: between two validations."""
+        if self.method in PAIRWISE:
+            return rows * self.eval_every
         if self.method in MIXUP:
             extra = round(self.mix_ratio * rows)
             return extra if self.method == "maxup" else rows + extra
@@ -127,6 +165,8 @@ def defaults(model: str, loss: str, optimiser: str) -> dict[str, Any]:
     field = {"field_init": "cross", "field_init_std": 0.01, "field_lr_scale": 0.1}
     if optimiser == "adam":
         return {"learning_rate": 0.002, "l2": 1e-6, "l2_linear": 1e-6} | field
+    if loss == "pairwise":
+        return {"learning_rate": 0.05, "l2": 1e-3, "l2_linear": 1e-3} | field
     names = ("learning_rate", "l2", "l2_linear")
     return field | dict(zip(names, _ADAGRAD[model, loss], strict=True))
 

@@ -44,6 +44,8 @@ def test_the_promised_specs_are_shipped() -> None:
         "avazu",
         "obd",
         "synthetic",
+        "gowalla",
+        "movielens-1m-implicit",
     }
     assert promised <= set(shipped_specs())
 
@@ -78,9 +80,23 @@ def test_a_missing_file_is_named() -> None:
         ('format = "csv"', 'format = "csv"\ndelimiter = ";;"', r"delimiter: expected one character, found ';;'"),
         ('format = "csv"', 'format = "csv"\nheader = "no"', r"columns: expected the column names"),
         ('format = "csv"', 'format = "csv"\nmax_rejected = 2', r"max_rejected: expected a number from 0 to 1, found 2"),
-        ('kind = "binary"', 'kind = "count"', r"\[label\] kind: expected one of binary, rating, found 'count'"),
+        (
+            'kind = "binary"',
+            'kind = "count"',
+            r"\[label\] kind: expected one of binary, rating, implicit, found 'count'",
+        ),
         ('kind = "binary"', 'kind = "rating"\npositive = "about 4"', r"positive: expected a threshold .*'about 4'"),
         ('kind = "binary"', 'kind = "binary"\npositive = ">= 1"', r"positive: expected a threshold on a rating"),
+        (
+            'column = "click"\nkind = "binary"',
+            'column = "click"\nkind = "implicit"',
+            r"\[label\] column: expected one of kind, found an unknown key",
+        ),
+        (
+            "[items]",
+            '[users]\nid_field = "item"\n[items]',
+            r"\[users\] id_field: .*context field \(user\), found 'item'",
+        ),
         ('id_field = "item"', 'id_field = "user"', r"\[items\] id_field: expected a categorical item field \(item\)"),
         ('side = "context"', 'side = "user"', r"\[fields 'user'\] side: expected one of context, item, found 'user'"),
         ('name = "recent"', 'name = "user"', r"fields: expected distinct names, found 'user' twice"),
