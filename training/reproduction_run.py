@@ -75,7 +75,9 @@ def figure_of(task: RunTask) -> RunFigure | None:
     """The figure that an earlier reproduction left for this very task; None if there is none."""
     try:
         found = json.loads((task.folder / FIGURE).read_text(encoding="utf-8"))
-        return RunFigure(**found["figure"]) if found["of"] == _identity(task) else None
+        settings = FitSettings.from_json(found["of"].pop("settings"))  # new settings have their defaults
+        same = settings == task.settings and found["of"] == _identity(task)
+        return RunFigure(**found["figure"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -136,7 +138,7 @@ def run_one(task: RunTask, advance: Callable[[float, str], None]) -> RunFigure:
         old.get("wall_s", round(time.perf_counter() - start, 3)), old.get("commit", commit()),
         old.get("at_once", task.at_once),
     )  # fmt: skip
-    content = {"of": _identity(task), "figure": asdict(figure)}
+    content = {"of": _identity(task) | {"settings": task.settings.to_json()}, "figure": asdict(figure)}
     write_bytes(task.folder / FIGURE, (json.dumps(content, indent=2) + "\n").encode())
     advance(1.0 - shown, task.label)
     return figure
@@ -162,10 +164,8 @@ def _at_best(run: Run, name: str, task: RunTask) -> tuple[int, float, float]:
 
 
 def _identity(task: RunTask) -> dict[str, Any]:
-    return {
-        "settings": task.settings.to_json(), "fingerprint": task.fingerprint, "metrics": list(task.metrics),
-        "each_metric": task.each_metric,
-    }  # fmt: skip
+    """What a figure belongs to, beside the settings."""
+    return {"fingerprint": task.fingerprint, "metrics": list(task.metrics), "each_metric": task.each_metric}
 
 
 def _stored(folder: Path) -> dict[str, Any]:

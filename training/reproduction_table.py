@@ -9,6 +9,9 @@ from training.experiment import PUBLISHED
 from training.measures import find_measure
 from training.provenance import in_words
 from training.reproduction import Reproduction
+from training.trainers.settings import FitSettings
+
+ALWAYS_TOLD = ("dim", "loss", "optimiser", "learning_rate", "l2", "l2_linear", "batch_size", "epochs", "patience")
 
 
 def markdown(result: Reproduction, verdicts: list[Verdict], pictures: list[tuple[str, str]]) -> str:
@@ -90,12 +93,16 @@ def _row_notes(result: Reproduction) -> list[str]:
 
 
 def _settings(result: Reproduction) -> str:
-    """What all rows share in a line, and what differs in a table."""
+    """What all rows share in a line (what is as ``FitSettings`` has it is left out, but for the first few), and what
+    differs in a table.
+    """
     e = result.experiment
     chosen = [(row.quick if result.quick else row.settings).to_json() for row in e.rows]
     names = [name for name in chosen[0] if name != "seed"]
     differ = [name for name in names if any(settings[name] != chosen[0][name] for settings in chosen)]
-    shared = ", ".join(f"{name} {_word(chosen[0][name])}" for name in names if name not in differ)
+    default = FitSettings().to_json()
+    told = [n for n in names if n not in differ and (n in ALWAYS_TOLD or chosen[0][n] != default[n])]
+    shared = ", ".join(f"{name} {_word(chosen[0][name])}" for name in told)
     head = ["row", *(name for name in differ), "epochs run", "best epochs"]
     rows = []
     for row, settings in zip(e.rows, chosen, strict=True):
@@ -106,7 +113,7 @@ def _settings(result: Reproduction) -> str:
         shown = next(iter(on_split.values())) if same else "; ".join(f"{m} {at}" for m, at in on_split.items())
         cells = [row.label, *(_word(settings[name]) for name in differ)]
         rows.append([*cells, ", ".join(str(f.epochs_run) for f in figures), shown])
-    return f"All: {shared}.\n\n{_table(head, rows)}"
+    return f"All: {shared}; else as in training/trainers/settings.py.\n\n{_table(head, rows)}"
 
 
 def _word(value: Any) -> str:

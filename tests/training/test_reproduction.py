@@ -139,6 +139,18 @@ def test_a_new_metric_is_measured_without_training_again(small, capsys):
     assert "| 0.7000 |" in capsys.readouterr().out
 
 
+def test_a_figure_of_before_a_setting_was_there_is_kept(small, capsys):
+    assert main(command(small, "--seeds", "1")) == 0
+    for name in ("run.json", "figure.json"):
+        file = small / "out" / "small2024_dplr_small.work" / "fm-1" / name
+        content = json.loads(file.read_text())
+        del (content["settings"] if name == "run.json" else content["of"]["settings"])["lr_decay"]
+        file.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(command(small, "--seeds", "1")) == 0
+    assert "3 of 3 runs are there already" in capsys.readouterr().err
+
+
 def test_changed_settings_want_another_folder(small, capsys):
     assert main(command(small, "--seeds", "1")) == 0
     (small / "small.toml").write_text(SMALL.replace("dim = 3", "dim = 4"))
