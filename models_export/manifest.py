@@ -13,7 +13,9 @@ from models_export.calibration import Calibration
 from models_export.errors import ArtefactError
 
 FORMAT_VERSION = 1
-FAMILIES = ("fm", "fwfm", "pruned_fwfm", "dplr")
+COMPILED_FAMILIES = ("fm", "fwfm", "pruned_fwfm", "dplr")
+NETWORK_FAMILIES = ("nfm", "afm", "dcn", "deepfm")
+FAMILIES = (*COMPILED_FAMILIES, *NETWORK_FAMILIES)
 LOSSES = ("logistic", "squared", "pairwise")
 SIDES = ("context", "item")
 KINDS = ("categorical", "multi", "numeric")

@@ -12,6 +12,7 @@ from models_export.errors import ArtefactError
 from models_export.fields import FieldEncoder
 from models_export.items import Items
 from models_export.manifest import Manifest
+from models_export.network import PREFIX, network_shapes
 from models_export.tensor_file import Array, parse_tensors, read_bytes_map, sha256
 from models_export.weights import Weights, check_field_matrix, check_tensor, folded_scalars, small_shapes
 
@@ -36,6 +37,7 @@ class Artefact:
     field_matrix: F32 | None
     U: F32 | None
     e: F32 | None
+    network: dict[str, F32]
     encoder: FieldEncoder
     items: Items | None
 
@@ -43,7 +45,8 @@ class Artefact:
         """The parameters as trained; ``vectors`` and ``linear`` are strided views of the packed rows."""
         m, rows = self.manifest, self.embedding_rows
         bias = float(self.global_bias[0])
-        return Weights(m.family, rows[:, : m.dim], rows[:, m.kp + 1], bias, self.field_matrix, self.U, self.e)
+        small = bias, self.field_matrix, self.U, self.e, self.network
+        return Weights(m.family, rows[:, : m.dim], rows[:, m.kp + 1], *small)
 
 
 def read_artefact(folder: Path) -> Artefact:
@@ -85,6 +88,7 @@ def read_artefact(folder: Path) -> Artefact:
         field_matrix=arrays.get("field_matrix"),
         U=arrays.get("low_rank_U"),
         e=arrays.get("low_rank_e"),
+        network={n.removeprefix(PREFIX): array for n, array in arrays.items() if n.startswith(PREFIX)},
         encoder=encoder,
         items=items,
     )
@@ -92,6 +96,7 @@ def read_artefact(folder: Path) -> Artefact:
 
 def _verified_weights(manifest: Manifest, tensors: dict[str, Array]) -> dict[str, F32]:
     shapes = {"embedding_rows": (manifest.n_features, manifest.stride), **small_shapes(manifest)}
+    shapes |= network_shapes(manifest, tensors)
     if set(tensors) != set(shapes):
         raise ArtefactError("file 'weights.safetensors'", f"the tensors {sorted(shapes)}", str(sorted(tensors)))
     arrays = {name: check_tensor(name, tensors[name], shape) for name, shape in shapes.items()}

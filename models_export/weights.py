@@ -4,13 +4,14 @@ A packed row is ``[v (dim floats, zero-padded to kp), folded, linear, zero paddi
 one gather brings a feature's vector and everything that depends on the feature alone:
 
 - FM (Rendle 2010):                folded = b - 1/2 |v|^2
-- FwFM, pruned FwFM (Pan 2018):    folded = b
+- FwFM, pruned FwFM (Pan 2018):    folded = b   (and nfm, afm, dcn, deepfm)
 - DPLR-FwFM (equations 5, 9, 10):  folded = b + 1/2 d_f |v|^2, with d_f = -sum_r e_r U_rf^2
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from models_export.errors import ArtefactError
 from models_export.manifest import Manifest
+from models_export.network import PREFIX, network_shapes
 
 F32 = npt.NDArray[np.float32]
 
@@ -25,7 +27,8 @@ F32 = npt.NDArray[np.float32]
 @dataclass
 class Weights:
     """Plain parameters: ``vectors`` [n, dim], ``linear`` [n], ``bias``; ``field_matrix`` [m, m] symmetric with a zero
-    diagonal (fwfm, pruned_fwfm); ``U`` [rho, m] and ``e`` [rho] (dplr). All float32, manifest field order."""
+    diagonal (fwfm, pruned_fwfm); ``U`` [rho, m] and ``e`` [rho] (dplr); ``network``: arrays by name (nfm, afm, dcn,
+    deepfm; see network.py). All float32, manifest field order."""
 
     family: str
     vectors: F32
@@ -34,6 +37,7 @@ class Weights:
     field_matrix: F32 | None = None
     U: F32 | None = None
     e: F32 | None = None
+    network: Mapping[str, F32] = field(default_factory=dict)
 
     @property
     def diagonal(self) -> npt.NDArray[np.float64]:
@@ -51,7 +55,7 @@ def small_arrays(weights: Weights) -> dict[str, F32]:
     if weights.U is not None and weights.e is not None:
         arrays["low_rank_U"] = weights.U
         arrays["low_rank_e"] = weights.e
-    return arrays
+    return arrays | {PREFIX + name: array for name, array in weights.network.items()}
 
 
 def small_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
@@ -94,6 +98,7 @@ def check_weights(weights: Weights, manifest: Manifest) -> None:
         raise ArtefactError("weights: family", manifest.family, weights.family)
     arrays: dict[str, F32] = {"vectors": weights.vectors, "linear": weights.linear, **small_arrays(weights)}
     shapes = {"vectors": (n, manifest.dim), "linear": (n,), **small_shapes(manifest)}
+    shapes |= network_shapes(manifest, arrays)
     if set(arrays) != set(shapes):
         raise ArtefactError(f"weights of a {manifest.family}", str(sorted(shapes)), str(sorted(arrays)))
     for name, shape in shapes.items():

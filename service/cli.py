@@ -111,7 +111,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from models_export.manifest import NETWORK_FAMILIES
     from models_export.reader import read_artefact
+    from service.models import no_kernel
 
     artefact = read_artefact(arguments.artefact)
     manifest = artefact.manifest
@@ -120,6 +122,7 @@ def _check(arguments: argparse.Namespace) -> int:
         "digest": artefact.digest,
         "model": manifest.name,
         "family": manifest.family,
+        "served": manifest.family not in NETWORK_FAMILIES,
         "loss": manifest.loss,
         "dim": manifest.dim,
         "rank": manifest.rank,
@@ -135,6 +138,8 @@ def _check(arguments: argparse.Namespace) -> int:
     rank = "" if manifest.rank is None else f", rank {manifest.rank}"
     print(f"{artefact.path}: sound")
     print(f"  model        {manifest.name} ({manifest.family}, dim {manifest.dim}{rank}, {manifest.loss} loss)")
+    if not report["served"]:
+        print(f"  not served   {no_kernel(manifest.family)}")
     print(f"  digest       {artefact.digest}")
     print(f"  features     {manifest.n_features:,} in {len(manifest.fields)} fields; items {report['items']:,}")
     print(f"  calibration  {manifest.calibration.kind}")

@@ -152,3 +152,7 @@ class ModelUnavailable(ServiceError):
     """A published version that does not load."""
 
     status, slug, title = 503, "model-unavailable", "Model unavailable"
+
+
+class NotServable(ModelUnavailable):
+    """A sound version of a family that this service has no scorer for: no defect, so other models are served."""

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from models_export.errors import ArtefactError
+from models_export.manifest import NETWORK_FAMILIES
 from models_export.reader import read_artefact
 from models_export.registry import Registry
-from service.errors import ActivationRefused, ModelUnavailable, NotReady, UnknownModel, UnknownVersion
+from service.errors import ActivationRefused, ModelUnavailable, NotReady, NotServable, UnknownModel, UnknownVersion
 from service.kernel_cache import compile_kernels
 from service.metrics import Counter, Metrics
 from service.settings import Settings
@@ -58,12 +59,14 @@ class ServedModel:
 
 
 def load_model(folder: Path, settings: Settings) -> RankingModel:
-    """Read, verify and warm the artefact in `folder`. `ArtefactError` names the culprit.
+    """Read, verify and warm the artefact in `folder`. `ArtefactError` names the culprit, `NotServable` the family.
 
     The ranking layer is imported here and nowhere in the service's routes: its kernels are compiled or read from disk
     on import, and the server answers `/healthz` meanwhile.
     """
     artefact = read_artefact(folder)
+    if artefact.manifest.family in NETWORK_FAMILIES:
+        raise NotServable(no_kernel(artefact.manifest.family))
     cache_dir = settings.cache_dir or default_cache_dir()
     compile_kernels(cache_dir)
     from service.ranking import Limits, RankingModel
@@ -74,6 +77,14 @@ def load_model(folder: Path, settings: Settings) -> RankingModel:
     ranking = RankingModel.load(artefact, cache_dir, limits)
     ranking.warm()
     return ranking
+
+
+def no_kernel(family: str) -> str:
+    """Why a network is not served."""
+    return (
+        f"no compiled kernel for family {family!r}: networks are served through ONNX Runtime, "
+        "which this version of ctrank does not have yet"
+    )
 
 
 def default_cache_dir() -> Path:
@@ -94,6 +105,7 @@ class ModelSet:
         self._kept: OrderedDict[tuple[str, str], ServedModel] = OrderedDict()
         self._loading: dict[tuple[str, str], asyncio.Future[ServedModel]] = {}
         self._refused: dict[str, str] = {}  # model -> version that did not load, until the pointer moves on
+        self._unserved: dict[str, str] = {}  # model -> why its active version, though sound, is not served
         self._states: dict[str, tuple[str | None, str]] = {}
         # One thread: two loads at a time would compile the same kernels twice.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ctrank-load")
@@ -124,6 +136,8 @@ class ModelSet:
         if not versions:
             known = ", ".join(await self._in_thread(self.registry.models)) or "none"
             raise UnknownModel(f"no model {name[:128]!r} in the registry; known models: {known}", "model")
+        if version is None and name in self._unserved:
+            raise NotServable(self._unserved[name])
         if version is None:
             raise UnknownModel(f"model {name!r} has no active version; its versions: {', '.join(versions)}", "model")
         if version not in versions:
@@ -167,6 +181,9 @@ class ModelSet:
             ranking = await self._in_thread(lambda: self._load(self.registry.path(name, version), self.settings))
         except Exception as error:
             self.metrics.counter("ctrank_model_load_failures", name).add()
+            if isinstance(error, NotServable):
+                logger.error("model %s %s is not served: %s", name, version, error.detail)
+                raise NotServable(f"model {name!r} {version} is not served: {error.detail}") from error
             if isinstance(error, ArtefactError):
                 logger.error("model %s %s does not load: %s", name, version, error)
                 raise ModelUnavailable(f"model {name!r} {version} does not load: {error}") from error
@@ -230,8 +247,12 @@ class ModelSet:
             except ModelUnavailable as error:
                 self._refused[name] = version
                 self._states[name] = (version, f"failed: {error.detail}")
-                failure = failure or error
+                if isinstance(error, NotServable):
+                    self._unserved[name] = error.detail
+                else:
+                    failure = failure or error
             else:
+                self._unserved.pop(name, None)
                 self._states[name] = (version, "ready")
         if failure is not None:
             raise failure
@@ -248,6 +269,8 @@ class ModelSet:
     async def start(self) -> None:
         """The first load; ready when every active model is warm. Raises `ModelUnavailable`, `UnknownModel`."""
         await self.refresh()
+        if not self._live and self._unserved:
+            raise NotServable("; ".join(self._unserved.values()))
         if not self._live:
             raise UnknownModel(f"registry {self.settings.registry}: expected an active model, found none")
         default = self.settings.default_model

@@ -4,13 +4,13 @@
 `FwFM` (Pan et al. 2018) over *field vectors*:   b0 + sum_i x_i b_i + sum_{f<g} R_fg <v_f, v_g>,   v_f = sum x_i v_i
 `DPLR` (the low-rank paper, equations 5, 9, 10): the same with R = U^T diag(e) U with its diagonal set to zero.
 
-Pruned FwFM is FwFM with the pruned R.
+Pruned FwFM is FwFM with the pruned R. `NFM`, `AFM`, `DCN`, `DeepFM`: see their functions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -156,7 +156,75 @@ def recall_and_ndcg(
     return recall / users, ndcg / users
 
 
-FORMULAS = {"fm": fm, "fwfm": fwfm, "pruned_fwfm": fwfm, "dplr": dplr}
+def layers(network: Mapping[str, np.ndarray], x: list[float]) -> list[float]:
+    """Fully connected relu layers."""
+    number = 0
+    while f"hidden_{number}.weight" in network:
+        weight, bias = network[f"hidden_{number}.weight"], network[f"hidden_{number}.bias"]
+        x = [max(0.0, float(bias[i]) + dot(weight[i], x)) for i in range(len(bias))]
+        number += 1
+    return x
+
+
+def nfm(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
+    """He and Chua 2017: b0 + sum x b + p^T layers(sum_{i<j} x_i v_i * x_j v_j), pairs of features."""
+    features = [value for values in fields for value in values]
+    pooled = [0.0] * weights.vectors.shape[1]
+    for i in range(len(features)):
+        for j in range(i + 1, len(features)):
+            (row_i, x_i), (row_j, x_j) = features[i], features[j]
+            for c in range(len(pooled)):
+                pooled[c] += x_i * float(weights.vectors[row_i, c]) * x_j * float(weights.vectors[row_j, c])
+    return linear_part(weights, fields) + dot(weights.network["out.weight"], layers(weights.network, pooled))
+
+
+def afm(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
+    """Xiao et al. 2017: b0 + sum x b + p^T sum_{f<g} a_fg (v_f * v_g), a = softmax(q^T relu(W (v_f * v_g) + c))."""
+    net, vectors = weights.network, field_vectors(weights, fields)
+    products, energies = [], []
+    for f in range(len(fields)):
+        for g in range(f + 1, len(fields)):
+            product = [x * y for x, y in zip(vectors[f], vectors[g], strict=True)]
+            energy = 0.0
+            for t in range(len(net["attention.out"])):
+                inner = float(net["attention.bias"][t]) + dot(net["attention.weight"][t], product)
+                energy += float(net["attention.out"][t]) * max(0.0, inner)
+            products.append(product)
+            energies.append(energy)
+    total = sum(float(np.exp(e)) for e in energies)
+    score = linear_part(weights, fields)
+    for product, energy in zip(products, energies, strict=True):
+        score += float(np.exp(energy)) / total * dot(net["out.weight"], product)
+    return score
+
+
+def dcn(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
+    """Wang et al. 2017: b0 + sum x b + p^T [x_D; layers(x_0)], x_{l+1} = x_0 (x_l^T w_l) + c_l + x_l."""
+    net = weights.network
+    first = [c for vector in field_vectors(weights, fields) for c in vector]
+    crossed = list(first)
+    for layer in range(len(net["cross.weight"])):
+        product = dot(crossed, net["cross.weight"][layer])
+        crossed = [first[i] * product + float(net["cross.bias"][layer, i]) + crossed[i] for i in range(len(first))]
+    return linear_part(weights, fields) + dot(net["out.weight"], crossed + layers(net, first))
+
+
+def deepfm(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
+    """Guo et al. 2017: FM + p^T layers([v_1; ..; v_m])."""
+    first = [c for vector in field_vectors(weights, fields) for c in vector]
+    return fm(weights, fields) + dot(weights.network["out.weight"], layers(weights.network, first))
+
+
+FORMULAS = {
+    "fm": fm,
+    "fwfm": fwfm,
+    "pruned_fwfm": fwfm,
+    "dplr": dplr,
+    "nfm": nfm,
+    "afm": afm,
+    "dcn": dcn,
+    "deepfm": deepfm,
+}
 """Manifest family -> its formula."""
 
 

@@ -10,7 +10,7 @@ User ids are "u0".."u39", item ids "i0"... Values are drawn from a seeded genera
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from models_export.calibration import Calibration
 from models_export.fields import FieldEncoder
 from models_export.items import Items
-from models_export.manifest import FAMILIES, FieldSpec, Manifest
+from models_export.manifest import COMPILED_FAMILIES, FieldSpec, Manifest
 from models_export.reader import Artefact, read_artefact
 from models_export.registry import Registry
 from models_export.string_table import StringTable
@@ -89,7 +89,25 @@ def random_weights(family: str, n: int, m: int, dim: int, rank: int, seed: int) 
         matrix = np.ascontiguousarray(upper + upper.T)
     elif family == "dplr":
         low_rank_u, low_rank_e = draw(rank, m, scale=0.7), draw(rank, scale=1.0)
-    return Weights(family, draw(n, dim), draw(n, scale=0.2), -0.5, matrix, low_rank_u, low_rank_e)
+    network = random_network(family, m, dim, draw)
+    return Weights(family, draw(n, dim), draw(n, scale=0.2), -0.5, matrix, low_rank_u, low_rank_e, network)
+
+
+def random_network(family: str, m: int, dim: int, draw: Callable[..., np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a network with two hidden layers (afm: an attention of width 4; dcn: two cross layers)."""
+    if family == "afm":
+        return {
+            "attention.weight": draw(4, dim), "attention.bias": draw(4), "attention.out": draw(4),
+            "out.weight": draw(dim),
+        }  # fmt: skip
+    if family not in ("nfm", "dcn", "deepfm"):
+        return {}
+    n_in = dim if family == "nfm" else m * dim
+    network = {"hidden_0.weight": draw(6, n_in), "hidden_0.bias": draw(6)}
+    network |= {"hidden_1.weight": draw(5, 6), "hidden_1.bias": draw(5)}
+    if family == "dcn":
+        network |= {"cross.weight": draw(2, n_in), "cross.bias": draw(2, n_in)}
+    return network | {"out.weight": draw(5 + (n_in if family == "dcn" else 0))}
 
 
 def write_tiny(
@@ -142,7 +160,7 @@ def publish_tiny(root: Path, family: str = "dplr", *, name: str = "tiny", activa
     return version
 
 
-def tiny_registry(root: Path, families: Sequence[str] = FAMILIES, **options: Any) -> Registry:
+def tiny_registry(root: Path, families: Sequence[str] = COMPILED_FAMILIES, **options: Any) -> Registry:
     """A registry with one active model per family, each under its family's name."""
     for family in families:
         publish_tiny(root, family, name=family, **options)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from models_export.errors import ArtefactError
-from models_export.manifest import Manifest
+from models_export.manifest import NETWORK_FAMILIES, Manifest
 from models_export.reader import read_artefact
 from models_export.tensor_file import read_bytes_map, sha256
 from models_export.weights import Weights, folded_scalars
 from models_export.writer import write_artefact
+from tests.tiny_artefact import random_weights, tiny_encoder, write_tiny
 
 from .conftest import Model, make_model
 
@@ -37,6 +39,52 @@ def test_round_trip(family: str, tmp_path: Path) -> None:
     assert artefact.items is not None
     assert list(artefact.items.ids) == ["m1", "m2", "m3"]
     assert np.array_equal(artefact.items.side.multi_rows, model.items.side.multi_rows)
+
+
+@pytest.mark.parametrize("family", NETWORK_FAMILIES)
+def test_round_trip_of_a_network(family: str, tmp_path: Path) -> None:
+    written = write_tiny(tmp_path / "a", family)
+    artefact = read_artefact(tmp_path / "a")
+    weights = random_weights(family, written.n_features, len(written.fields), written.dim, 2, 0)
+    assert set(artefact.weights().network) == set(weights.network)
+    for name, array in weights.network.items():
+        assert np.array_equal(artefact.weights().network[name], array), name
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("nfm", {"hidden_0.weight": np.zeros((6, 9))}, "tensor 'network.hidden_0.weight': expected float32 (6, 8)"),
+        ("nfm", {"hidden_1.weight": np.zeros((5, 7))}, "tensor 'network.hidden_1.weight': expected float32 (5, 6)"),
+        ("deepfm", {"hidden_0.bias": np.zeros(5)}, "tensor 'network.hidden_0.bias': expected float32 (6,)"),
+        ("dcn", {"out.weight": np.zeros(5)}, "tensor 'network.out.weight': expected float32 (69,)"),
+        ("dcn", {"cross.bias": np.zeros((3, 64))}, "tensor 'network.cross.bias': expected float32 (2, 64)"),
+        (
+            "afm",
+            {"attention.out": np.full(4, np.nan)},
+            "tensor 'network.attention.out' at [0]: expected a finite",
+        ),
+        ("afm", {"attention.bias": np.array(0.0)}, "tensor 'network.attention.bias': expected float32 (4,)"),
+        ("afm", {"attention.weight": None}, "weights of a afm: expected"),
+        ("nfm", {"hidden_0.weight": None}, "weights of a nfm: expected"),
+        ("fm", {"out.weight": np.zeros(8)}, "weights of a fm: expected"),
+    ],
+)
+def test_a_network_whose_arrays_do_not_fit_is_refused(
+    family: str, change: dict[str, np.ndarray | None], message: str, tmp_path: Path
+) -> None:
+    encoder = tiny_encoder(5)
+    manifest = Manifest("tiny", family, "logistic", 8, encoder.fields)
+    weights = random_weights(family, manifest.n_features, len(manifest.fields), 8, 2, 0)
+    network = dict(weights.network)
+    for name, array in change.items():
+        if array is None:
+            del network[name]
+        else:
+            network[name] = array.astype(np.float32)
+    with pytest.raises(ArtefactError) as refusal:
+        write_artefact(tmp_path / "a", manifest, replace(weights, network=network), encoder)
+    assert message in str(refusal.value)
 
 
 def test_rows_are_aligned_and_nothing_can_write_to_them(model: Model, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from models_export.errors import ArtefactError
 from models_export.reader import read_artefact
 from models_export.registry import Registry
 from service.scorers.numba_scorer import make_scorer
+from tests import oracle
 from tests.training.prepared_log import prepare_log
 from training.artefact import export_run, publish_run
 from training.batches import Layout
@@ -42,7 +43,7 @@ def halves(prepared, i):
     return out
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(name for name, family in FAMILIES.items() if family.served))
 def test_kernels_say_what_the_trainer_says(prepared, tmp_path, family):
     calibration = "isotonic" if family == "fm" else "platt"
     settings = FitSettings(
@@ -61,6 +62,30 @@ def test_kernels_say_what_the_trainer_says(prepared, tmp_path, family):
         context, item = halves(prepared, i)
         score = scorer.score_items(scorer.context_state(context), item)
         assert artefact.manifest.calibration.probability(score)[0] == pytest.approx(expected[i], abs=1e-5)
+
+
+@pytest.mark.parametrize("family", sorted(name for name, family in FAMILIES.items() if not family.served))
+def test_an_exported_network_says_what_the_trainer_says(prepared, tmp_path, family):
+    """The artefact's arrays in the oracle's formula, since no kernel is compiled for it."""
+    settings = FitSettings(
+        model=family, dim=5, rank=None, learning_rate=0.05, batch_size=64, epochs=4, init_std=0.2, dropout=0.1,
+        hidden=(6,) if family == "afm" else (6, 4), cross_layers=2,
+    )  # fmt: skip
+    run = fit(prepared, settings, tmp_path / "run")
+    export_run(run, prepared, "small", tmp_path / "artefact")
+    artefact = read_artefact(tmp_path / "artefact")
+    with pytest.raises(ValueError, match=f"no compiled kernel for family '{family}'"):
+        make_scorer(artefact)
+    rows = labelled(prepared, "test")
+    trainer = predict(*run.restore(Layout.of(prepared.fields)), rows)
+    assert np.ptp(trainer) > 0.5
+    fields = prepared.fields
+    order = sorted(range(len(fields)), key=lambda f: fields[f].kind == "multi")
+    for i in range(60):
+        values = [[] for _ in fields]
+        oracle.place(values, order, rows.n_multi, rows.encoded, i)
+        expected = oracle.FORMULAS[family](artefact.weights(), values)
+        assert trainer[i] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_same_run_same_bytes_and_versions_count_up(prepared, tmp_path):

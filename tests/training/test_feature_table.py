@@ -11,7 +11,7 @@ from training.trainers.dense import DenseOptimiser
 LAYOUT = Layout.of(FIELDS)
 
 
-def dense_gather(table, batch):
+def dense_gather(table, batch, componentwise):
     """The gather written with one dense matrix of feature values per batch; torch differentiates it."""
     n, single, multi = len(batch), LAYOUT.single, LAYOUT.multi
     x = torch.zeros(LAYOUT.n_fields, n, LAYOUT.n_features)
@@ -26,7 +26,8 @@ def dense_gather(table, batch):
                 x[f, i, batch.multi_rows[p]] += float(batch.multi_weights[p])
                 squared[i, batch.multi_rows[p]] += float(batch.multi_weights[p]) ** 2
     vectors, linear = table[:, :-1], table[:, -1]
-    return x @ vectors, x.sum(0) @ linear, squared @ (vectors * vectors).sum(1)
+    squares = squared @ (vectors * vectors)
+    return x @ vectors, x.sum(0) @ linear, squares if componentwise else squares.sum(1)
 
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
@@ -38,9 +39,9 @@ def test_row_wise_steps_equal_torchs_dense_optimiser(family, optimiser):
     data = split(1200, 0)
     rng = np.random.default_rng(1)
     start = rng.normal(0, 0.3, (LAYOUT.n_features, 5)).astype(np.float32)
-    shape = ModelShape(LAYOUT.n_fields, 4, 2)
+    shape = ModelShape(LAYOUT.n_fields, 4, 2, hidden=(5,))
     model, twin = (FAMILIES[family](shape, np.random.default_rng(2), 0.1, 0.5) for _ in range(2))
-    table = FeatureTable(LAYOUT, start.copy(), optimiser)
+    table = FeatureTable(LAYOUT, start.copy(), optimiser, model.componentwise)
     small = DenseOptimiser(model.parameters, optimiser)
     dense = torch.tensor(start, requires_grad=True)
     parameters = [dense, *twin.tensors.values()]
@@ -56,7 +57,7 @@ def test_row_wise_steps_equal_torchs_dense_optimiser(family, optimiser):
         small.step(model.tensors, 0.05, step)
 
         torch_optimiser.zero_grad()
-        expected = twin.logits(*dense_gather(dense, batch), training=True)
+        expected = twin.logits(*dense_gather(dense, batch, model.componentwise), training=True)
         penalty = 0.5 * (l2 * (dense[:, :-1] ** 2).sum() + l2_linear * (dense[:, -1] ** 2).sum())
         (torch.nn.functional.binary_cross_entropy_with_logits(expected, label) + penalty).backward()
         torch_optimiser.step()

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models_export.manifest import COMPILED_FAMILIES, Manifest
 from models_export.manifest import FAMILIES as EXPORTED
-from models_export.manifest import Manifest
 from models_export.weights import check_weights
 from tests import oracle
 from tests.training.small_data import FIELDS, encoded
@@ -29,9 +29,14 @@ ORDER = sorted(range(len(FIELDS)), key=lambda f: FIELDS[f].kind == "multi")
 
 def make(family, dim, rank, seed):
     rng = np.random.default_rng(seed)
-    model = FAMILIES[family](ModelShape(LAYOUT.n_fields, dim, rank), rng, 0.4, 0.8)
+    hidden = (6,) if family == "afm" else (6, 3)
+    shape = ModelShape(LAYOUT.n_fields, dim, rank, hidden=hidden, cross_layers=2)
+    model = FAMILIES[family](shape, rng, 0.4, 0.8)
+    for name, array in model.parameters.items():
+        if name.startswith("attention.") or name.endswith(".bias"):
+            array[...] = rng.normal(0, 0.6, array.shape)  # some start at 0, which would hide a wrong formula
     table = rng.normal(0, 0.6, (LAYOUT.n_features, dim + 1)).astype(np.float32)
-    return model, FeatureTable(LAYOUT, table, "adagrad")
+    return model, FeatureTable(LAYOUT, table, "adagrad", model.componentwise)
 
 
 def manifest_of(family, dim, rank):
@@ -62,7 +67,10 @@ def test_no_family_is_registered_half_done():
         assert family.citation and family.formula and family.cost, name
         assert family.__doc__ and "score = " in family.__doc__ and "per item" in family.__doc__, name
         assert family.citation.split(",")[0].split()[0] in (family.__doc__ or ""), f"{name}: docstring without citation"
-        assert name.removeprefix("pruned_") in kernels, f"{name}: no module in service/kernels"
+        assert family.served == (name in COMPILED_FAMILIES)
+        if family.served:
+            assert name.removeprefix("pruned_") in kernels, f"{name}: no module in service/kernels"
+        assert f"`{name}`" in (root / "models_export" / "FORMAT.md").read_text(), f"{name}: not in FORMAT.md"
         assert defaults(name, "logistic", "adagrad") and defaults(name, "squared", "adam")
 
 

@@ -12,7 +12,7 @@ LAYOUT = Layout.of(FIELDS)
 
 
 def settings(**changes) -> FitSettings:
-    base = {"dim": 4, "rank": 2, "learning_rate": 0.1, "batch_size": 64, "epochs": 6, "patience": 3}
+    base = {"dim": 4, "rank": 2, "learning_rate": 0.1, "batch_size": 64, "epochs": 6, "patience": 3, "hidden": (16,)}
     return FitSettings(**base | changes)
 
 

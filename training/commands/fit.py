@@ -17,14 +17,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.commands.types import integer, number
+from training.commands.types import integer, number, widths
 from training.errors import UsageError
 
 if TYPE_CHECKING:
     from training.prepared import Prepared
     from training.trainers.settings import FitSettings
 
-MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr")
+NETWORKS = ("nfm", "afm", "dcn", "deepfm")
+MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr", *NETWORKS)
 METHODS = ("plain", "copy", "mixfm", "smfm", "maxup", "bpr", "apr", "sharpcf")
 #: Options of the mixup methods: setting -> the methods that read it.
 MIXING = {
@@ -59,10 +60,18 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=integer(0), default=1, help="of first weights and order (default 1)")
     parser.add_argument("--threads", type=integer(1, 1024), default=1, help="torch threads (default 1)")
     parser.add_argument(
-        "--field-init", choices=("cross", "normal"), default="cross",
+        "--field-init", choices=("cross", "normal"), default=None,
         help="first R, or U and e: around the matrix that pairs context with item fields, or around 0 (default cross)",
     )  # fmt: skip
     parser.add_argument("--gradual", action="store_true", help="pruned_fwfm: prune while training, not only after it")
+    parser.add_argument(
+        "--hidden", type=widths, default=None, metavar="N,..",
+        help="nfm, dcn, deepfm: widths of the hidden layers; afm: of the attention (default 64)",
+    )  # fmt: skip
+    parser.add_argument("--cross-layers", type=integer(0, 64), default=None, help="dcn: cross layers (default 3)")
+    parser.add_argument(
+        "--dropout", type=number(0), default=None, help="nfm, afm, dcn, deepfm: share of units left out (default 0.2)"
+    )
     method_arguments(parser)
 
 
@@ -154,13 +163,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     """The settings of the command line, completed for the data; UsageError for what does not fit together."""
-    from training.trainers.settings import OF_PAIRWISE, PAIRWISE, FitSettings, defaults, method_defaults
+    from training.trainers.settings import OF_PAIRWISE, PAIRWISE, defaults, method_defaults
 
     ranked = args.model in ("dplr", "pruned_fwfm")
     if args.rank is not None and not ranked:
         raise UsageError(f"--rank {args.rank}: expected with --model dplr or pruned_fwfm, found with {args.model}")
     if args.gradual and args.model != "pruned_fwfm":
         raise UsageError(f"--gradual: expected with --model pruned_fwfm, found with {args.model}")
+    for name in ("hidden", "cross_layers", "dropout"):
+        if getattr(args, name) is not None and args.model not in (("dcn",) if name == "cross_layers" else NETWORKS):
+            option, models = "--" + name.replace("_", "-"), "dcn" if name == "cross_layers" else ", ".join(NETWORKS)
+            raise UsageError(f"{option}: expected with --model {models}, found with {args.model}")
     for name, methods in (MIXING | OF_PAIRWISE).items():
         if getattr(args, name) is not None and args.method not in methods:
             option = "--no-linear" if name == "linear" else "--" + name.replace("_", "-")
@@ -186,23 +199,29 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
         )
     if args.stop == "auc" and loss != "logistic":
         raise UsageError("--stop auc: expected with logistic loss, found with squared loss")
-    chosen: dict[str, Any] = {
-        key: value
-        for key in ("lr", "l2", "l2_linear", "field_init_std", "field_lr_scale", "lr_decay", *MIXING)
-        if (value := getattr(args, key, None)) is not None
-    }  # fmt: skip
-    chosen["field_init"] = args.field_init
-    chosen |= {name: value for name in OF_PAIRWISE if (value := getattr(args, name)) is not None}
+    rates = ("lr", "lr_decay", "l2", "l2_linear", "field_init", "field_init_std", "field_lr_scale")
+    named = (*rates, *MIXING, *OF_PAIRWISE, "hidden", "cross_layers", "dropout")
+    chosen: dict[str, Any] = {key: value for key in named if (value := getattr(args, key, None)) is not None}
     if "lr" in chosen:
         chosen["learning_rate"] = chosen.pop("lr")
-    return FitSettings(
+    return _checked(
         model=args.model, dim=args.dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=args.optimiser,
         batch_size=args.batch_size, epochs=args.epochs, patience=args.patience, init_std=args.init_std, seed=args.seed,
         threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat, stop=args.stop,
         stop_after=args.stop_after,
         calibration=getattr(args, "calibration", "platt") if loss == "logistic" else "none",
-        **defaults(args.model, loss, args.optimiser) | method_defaults(args.method) | chosen,
+        **defaults(args.model, loss, args.optimiser) | method_defaults(args.method, args.model) | chosen,
     )  # fmt: skip
+
+
+def _checked(**settings: Any) -> FitSettings:
+    """The settings; UsageError for one that is out of range or does not fit the others."""
+    from training.trainers.settings import FitSettings
+
+    try:
+        return FitSettings(**settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> None:

@@ -37,3 +37,11 @@ def number(low: float, above: bool = False) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Whole numbers above 0 with commas between them."""
+    try:
+        return tuple(integer(1, 65_536)(part) for part in text.split(","))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"expected whole numbers such as 128,64, found {text!r} ({error})") from None

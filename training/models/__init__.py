@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from training.models.afm import AttentionalFM
 from training.models.base import FactorModel, ModelShape
+from training.models.dcn import DeepAndCross
+from training.models.deepfm import DeepFM
 from training.models.dplr import DiagonalPlusLowRankFM
 from training.models.fm import FactorizationMachine
 from training.models.fwfm import FieldWeightedFM
+from training.models.nfm import NeuralFM
 from training.models.pruned import PrunedFieldWeightedFM
 
 FAMILIES: dict[str, type[FactorModel]] = {
     model.family: model
-    for model in (FactorizationMachine, FieldWeightedFM, PrunedFieldWeightedFM, DiagonalPlusLowRankFM)
+    for model in (
+        FactorizationMachine,
+        FieldWeightedFM,
+        PrunedFieldWeightedFM,
+        DiagonalPlusLowRankFM,
+        NeuralFM,
+        AttentionalFM,
+        DeepAndCross,
+        DeepFM,
+    )
 }
 
 __all__ = ["FAMILIES", "FactorModel", "ModelShape"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ F32 = NDArray[np.float32]
 class ModelShape:
     """Sizes of a model: m fields, the first ``n_context`` of them context; k floats per vector; rank rho (dplr; for
     pruned_fwfm the rank whose size it matches). ``cross``: start with the field matrix that pairs context with item.
+    Networks: widths of the ``hidden`` layers, number of ``cross_layers`` (dcn), share of units in ``dropout``.
     """
 
     n_fields: int
@@ -31,6 +32,9 @@ class ModelShape:
     rank: int | None = None
     n_context: int = 0
     cross: bool = False
+    hidden: tuple[int, ...] = ()
+    cross_layers: int = 3
+    dropout: float = 0.0
 
     @property
     def two_sided(self) -> bool:
@@ -61,7 +65,7 @@ def copy_arrays(source: Mapping[str, F32], target: Mapping[str, F32]) -> None:
 class FactorModel(abc.ABC):
     """One family. ``tensors`` maps names to float32 leaf tensors with gradients, ``parameters`` to views of the same
     memory. ``componentwise``: the third input is the squares by component [n, k] instead of the norms [n].
-    ``quadratic``: the pairwise term is of degree 2 in the features' values x.
+    ``quadratic``: the pairwise term is of degree 2 in the features' values x. ``served``: there is a compiled kernel.
     """
 
     family: ClassVar[str]
@@ -72,6 +76,7 @@ class FactorModel(abc.ABC):
     takes_norms: ClassVar[bool] = False
     componentwise: ClassVar[bool] = False
     quadratic: ClassVar[bool] = False
+    served: ClassVar[bool] = True
 
     def __init__(self, shape: ModelShape, rng: np.random.Generator, bias: float, std: float) -> None:
         self.shape = shape
@@ -113,7 +118,7 @@ class FactorModel(abc.ABC):
         """How many numbers the served model holds: a vector and a linear weight per feature, bias, interaction."""
         return n_features * (self.shape.dim + 1) + 1 + self.interaction_parameters
 
-    def small_weights(self) -> dict[str, F32]:
+    def small_weights(self) -> dict[str, Any]:
         """The family's own arrays of :class:`Weights`."""
         return {}
 

@@ -67,7 +67,8 @@ class RunState:
 def build_model(settings: FitSettings, layout: Layout, bias: float, rng: np.random.Generator) -> FactorModel:
     """The family's model with freshly drawn dense parameters."""
     cross = settings.field_init == "cross"
-    shape = ModelShape(layout.n_fields, settings.dim, settings.rank, layout.n_context, cross)
+    network = settings.hidden, settings.cross_layers, settings.dropout
+    shape = ModelShape(layout.n_fields, settings.dim, settings.rank, layout.n_context, cross, *network)
     model = FAMILIES[settings.model](shape, rng, bias, settings.field_init_std)
     if settings.gradual:
         model.gradual = True  # type: ignore[attr-defined]  # refused for other families by the command line

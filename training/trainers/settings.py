@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from models_export.calibration import KINDS
-from models_export.manifest import FAMILIES, LOSSES
+from models_export.manifest import FAMILIES, LOSSES, NETWORK_FAMILIES
 
 #: Methods that train on mixtures of rows (``trainers/mixup.py``), and those that compare candidates.
 MIXUP = ("copy", "mixfm", "smfm", "maxup")
@@ -43,6 +43,7 @@ LEAST = {
     "mix_ratio": 0.0, "mix_alpha": 0.0, "candidates": 1, "lr_decay": 0.0, "stop_after": 0,
     "start_epoch": 0, "perturbation": 0.0, "adversarial_weight": 0.0, "trajectory_weight": 0.0, "trajectory_epochs": 1,
     "eval_every": 1,
+    "cross_layers": 0, "dropout": 0.0,
 }  # fmt: skip
 
 
@@ -67,6 +68,9 @@ class FitSettings:
     ``perturbation`` is the length of APR's delta per vector and ``adversarial_weight`` its alpha;
     ``trajectory_weight`` is SharpCF's lambda and ``trajectory_epochs`` its E. Validation is measured every
     ``eval_every`` epochs, the best by ``valid_metric``.
+
+    Networks: ``hidden`` widths of the relu layers (afm: the attention's), ``cross_layers`` of dcn, ``dropout`` the
+    share of units that a step leaves out.
     """
 
     model: str = "dplr"
@@ -104,6 +108,9 @@ class FitSettings:
     trajectory_epochs: int = 3
     valid_metric: str = "ndcg@10"
     eval_every: int = 1
+    hidden: tuple[int, ...] = ()
+    cross_layers: int = 3
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -123,6 +130,12 @@ class FitSettings:
         if self.mix_alpha == 0.0 or (self.method == "maxup" and self.mix_ratio == 0.0):
             zero = "mix_alpha" if self.mix_alpha == 0.0 else "mix_ratio"
             raise ValueError(f"{zero}: expected above 0, found 0.0")
+        if not all(isinstance(width, int) and width > 0 for width in self.hidden):
+            raise ValueError(f"hidden: expected whole numbers above 0, found {self.hidden!r}")
+        if self.model == "afm" and len(self.hidden) > 1:
+            raise ValueError(f"hidden: expected one width, that of the attention, with afm, found {self.hidden!r}")
+        if self.dropout >= 1.0:
+            raise ValueError(f"dropout: expected below 1, found {self.dropout!r}")
         if self.stop == "auc" and self.loss != "logistic":
             raise ValueError(f"stop: expected 'loss' with {self.loss} loss, found 'auc'")
 
@@ -147,7 +160,7 @@ class FitSettings:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON object."""
-        return asdict(self)
+        return asdict(self) | {"hidden": list(self.hidden)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FitSettings:
@@ -155,13 +168,16 @@ class FitSettings:
         unknown = sorted(set(data) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"unknown setting {unknown[0]!r}")
-        return cls(**data)
+        return cls(**data | {"hidden": tuple(data.get("hidden", ()))})
 
 
 def defaults(model: str, loss: str, optimiser: str) -> dict[str, Any]:
     """What is used where the user names nothing: the best of a search on MovieLens-1M's validation split, but for
     ``field_lr_scale``. MovieLens, whose fields hardly differ, would have 0.01 (validation AUC .8204); a log of a FwFM
     teacher (``synth``) loses .03 of AUC with it. At 0.1 both beat FM (.8196; .8024 against .795)."""
+    if model in NETWORK_FAMILIES:
+        rate = 0.001 if optimiser == "adam" else 0.02
+        return {"learning_rate": rate, "field_init": "normal", "hidden": (64,), "dropout": 0.2}
     field = {"field_init": "cross", "field_init_std": 0.01, "field_lr_scale": 0.1}
     if optimiser == "adam":
         return {"learning_rate": 0.002, "l2": 1e-6, "l2_linear": 1e-6} | field
@@ -171,10 +187,11 @@ def defaults(model: str, loss: str, optimiser: str) -> dict[str, Any]:
     return field | dict(zip(names, _ADAGRAD[model, loss], strict=True))
 
 
-def method_defaults(method: str) -> dict[str, Any]:
-    """What a training method needs beside the family's defaults: SMFM and CopyFM let the learning rate decay, as the
-    paper's code does."""
-    return {"lr_decay": 0.99} if method in ("copy", "smfm") else {}
+def method_defaults(method: str, model: str) -> dict[str, Any]:
+    """What a training method needs beside the family's defaults, as in the paper's code: SMFM and CopyFM let the
+    learning rate decay, NFM's mixtures have uniform shares."""
+    decay = {"lr_decay": 0.99} if method in ("copy", "smfm") else {}
+    return decay | ({"mix_alpha": 1.0} if method in MIXUP and model == "nfm" else {})
 
 
 _ADAGRAD = {

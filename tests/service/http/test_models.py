@@ -117,6 +117,40 @@ def test_a_version_that_does_not_verify_is_never_served(own_server: ServerProces
     assert own_server.client.get("/readyz").status_code == 200
 
 
+def test_a_network_is_refused_and_the_others_are_served(own_registry: Path) -> None:
+    """Published before the start and while serving: one clear line, a problem document, and no harm to others."""
+    publish_tiny(own_registry, "nfm", name="deep")
+    with ServerProcess(own_registry, admin_key=ADMIN_KEY, poll_ms=50) as server:
+        assert server.rank(model="tiny", context={}, item_ids=["i1"]).status_code == 200
+        for body in ({}, {"version": "v000001"}):
+            refused = server.rank(model="deep", context={}, item_ids=["i1"], **body)
+            assert refused.status_code == 503 and refused.headers["content-type"] == "application/problem+json"
+            assert "no compiled kernel for family 'nfm'" in refused.json()["detail"]
+            assert "ONNX Runtime, which this version of ctrank does not have yet" in refused.json()["detail"]
+        states = {m["model"]: m["state"] for m in server.client.get("/readyz").json()["models"]}
+        assert states["tiny"] == "ready" and "no compiled kernel" in states["deep"]
+        version = publish_tiny(own_registry, "dcn", activate=False)
+        refused = server.client.post("/models/tiny/activate", json={"version": version}, headers=KEY)
+        assert refused.status_code == 409 and "no compiled kernel for family 'dcn'" in refused.json()["detail"]
+        assert server.rank(context={}, item_ids=["i1"], model="tiny").json()["version"] == "v000001"
+        servable = publish_tiny(own_registry, "fm", name="deep")
+        deadline = time.monotonic() + 20
+        while server.rank(model="deep", context={}, item_ids=["i1"]).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert server.rank(model="deep", context={}, item_ids=["i1"]).json()["version"] == servable
+    log = "".join(server.log)
+    assert "Traceback" not in log
+    assert log.count("model deep v000001 is not served: no compiled kernel for family 'nfm'") >= 1
+
+
+def test_a_registry_of_networks_alone_does_not_start(tmp_path: Path) -> None:
+    publish_tiny(tmp_path / "registry", "afm", name="deep")
+    with ServerProcess(tmp_path / "registry", wait=False) as server:
+        assert server.process.wait(60) != 0
+    assert "no compiled kernel for family 'afm'" in "".join(server.log)
+
+
 def test_a_served_version_whose_folder_is_gone_keeps_serving(own_server: ServerProcess, own_registry: Path) -> None:
     publish_tiny(own_registry, "fm", seed=2)
     wait_for_version(own_server, "v000002")

@@ -1,0 +1,46 @@
+"""Attentional factorization machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from training.models.base import F32
+from training.models.network import NetworkModel, scaled_normal
+
+
+class AttentionalFM(NetworkModel):
+    """score = b0 + sum x_i b_i + p^T sum_{f<g} a_fg (v_f * v_g) over field vectors v_f = sum x_i v_i, where the a_fg
+    are the softmax over all pairs of q^T relu(W (v_f * v_g) + c). With single-valued fields this is the paper's sum
+    over features; the values of one field do not interact. O(m^2 k t) per example with an attention of width t, and
+    per item, since the softmax runs over all pairs. Dropout on the pooled pairs.
+
+    Xiao et al., "Attentional Factorization Machines: Learning the Weight of Feature Interactions via Attention
+    Networks", IJCAI 2017 (equations 4 to 6).
+    """
+
+    family = "afm"
+    citation = "Xiao et al., Attentional Factorization Machines, IJCAI 2017"
+    formula = "b0 + sum x b + p^T sum_{f<g} a_fg (v_f * v_g), a = softmax(q^T relu(W (v_f * v_g) + c))"
+    cost = "m^2 k t"
+
+    def initial(self, rng: np.random.Generator, std: float) -> dict[str, F32]:
+        """``attention.weight`` W [t, k], ``attention.bias`` c [t], ``attention.out`` q [t], ``out.weight`` p [k]. The
+        width t is ``hidden``'s one number, else k. p starts at 1 and q at 0: an FM whose pairs weigh 1 / pairs each.
+        """
+        self._first, self._second = (torch.from_numpy(i) for i in np.triu_indices(self.shape.n_fields, 1))
+        k, width = self.shape.dim, (self.shape.dim, *self.shape.hidden)[-1]
+        return {
+            "attention.weight": scaled_normal(rng, (width, k), k),
+            "attention.bias": np.zeros(width, np.float32),
+            "attention.out": np.zeros(width, np.float32),
+            "out.weight": np.ones(k, np.float32),
+        }
+
+    def interaction(self, vectors: torch.Tensor, norms: torch.Tensor, training: bool) -> torch.Tensor:
+        """P^T sum a_fg (v_f * v_g), [n]."""
+        pairs = vectors[self._first] * vectors[self._second]
+        weight, bias = self.tensors["attention.weight"], self.tensors["attention.bias"]
+        energy = torch.relu(torch.nn.functional.linear(pairs, weight, bias)) @ self.tensors["attention.out"]
+        pooled = (torch.softmax(energy, 0)[:, :, None] * pairs).sum(0)
+        return self.dropped(pooled, training) @ self.tensors["out.weight"]
