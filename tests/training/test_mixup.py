@@ -37,8 +37,9 @@ def trainer(n=300, **changes):
     return make_trainer(LAYOUT, split(n, 0), split(200, 1), settings(**changes))
 
 
-def test_the_registry_the_settings_and_the_command_line_name_the_same_methods():
-    assert tuple(TRAINERS) == METHODS == fit_command.METHODS
+def test_the_settings_and_the_command_line_name_the_same_methods():
+    assert set(MIXUP) < set(TRAINERS) <= set(METHODS)
+    assert METHODS == fit_command.METHODS
 
 
 @pytest.mark.parametrize("method", MIXUP)
