@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from models_export.manifest import FAMILIES
+from models_export.manifest import COMPILED_FAMILIES
 from service.kernels._simd import host
 from service.kernels.catalogue import CatalogueKernel
 from tests import oracle
@@ -14,7 +14,7 @@ from tests.service.kernels.cases import arrays, make_case
 
 
 def main() -> int:
-    for family in sorted(FAMILIES):
+    for family in sorted(COMPILED_FAMILIES):
         for dim in (8, 16):
             case = make_case(family, dim=dim, rank=3, singles=(2, 6), n_items=7, scale=0.3)
             state = case.kernel.context_state(arrays(case.context))

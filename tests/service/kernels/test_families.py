@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models_export.encoded import EncodedSide
-from models_export.manifest import FAMILIES
+from models_export.manifest import COMPILED_FAMILIES
 from models_export.weights import pack_rows
 from service.kernels._simd import stride_of
 from tests import oracle
 from tests.service.kernels.cases import Case, arrays, cases, make_case, make_kernel
 
 EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-families = pytest.mark.parametrize("family", sorted(FAMILIES))
+families = pytest.mark.parametrize("family", sorted(COMPILED_FAMILIES))
 
 
 def magnitude(case: Case) -> np.ndarray:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from models_export.manifest import FAMILIES
+from models_export.manifest import COMPILED_FAMILIES
 from service.ranking import RankingModel
 from tests.tiny_artefact import tiny_artefact
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session", params=COMPILED_FAMILIES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RankingModel:
     """A warm model of each family."""
     folder: Path = tmp_path_factory.mktemp("artefact") / request.param
