@@ -227,27 +227,32 @@ class FeatureTable:
 
     def gather(self, batch: Batch, needs_grad: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Field vectors [m, n, k], linear sums [n], feature norms [n] (``componentwise``: squares [n, k]) of a batch.
-        ValueError for rows off the table (damaged data), which the compiled loops would not notice.
+        ValueError for rows off the table.
         """
+        self.check(batch)
+        if needs_grad:
+            return _Gather.apply(self, batch, torch.zeros(0, requires_grad=True))  # type: ignore[no-any-return,no-untyped-call]
+        return self._forward(batch)
+
+    def check(self, batch: Batch) -> None:
+        """ValueError for rows off the table (damaged data), which the compiled loops would not notice."""
         for rows in (batch.rows, batch.multi_rows):
             if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= len(self.values)):
                 found = f"{rows.min()} to {rows.max()}"
                 raise ValueError(
                     f"encoded rows: expected 0 to {len(self.values) - 1}, found {found}; prepare the log again"
                 )
-        if needs_grad:
-            return _Gather.apply(self, batch, torch.zeros(0, requires_grad=True))  # type: ignore[no-any-return,no-untyped-call]
-        return self._forward(batch)
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         n = len(batch)
         # Allocated by torch, whose alignment never varies: a matrix product's rounding may depend on it.
         vectors = torch.empty((self.layout.n_fields, n, self.dim))
         linear, squares = torch.empty(n), torch.empty((n, self.dim))
-        _gather(self.values, *self._where(batch), vectors.numpy(), linear.numpy(), squares.numpy())
+        _gather(self.values, *self.where(batch), vectors.numpy(), linear.numpy(), squares.numpy())
         return vectors, linear, squares if self.componentwise else squares.sum(1)
 
-    def _where(self, batch: Batch) -> tuple[Any, ...]:
+    def where(self, batch: Batch) -> tuple[Any, ...]:
+        """A batch's rows and the fields of its columns, in the order in which compiled loops take them."""
         single, multi = self.layout.columns(batch)
         return batch.rows, single, batch.multi_indptr, batch.multi_rows, batch.multi_weights, multi
 
@@ -262,7 +267,7 @@ class FeatureTable:
         weighted = np.empty(len(batch), np.float32)
         g_squares, use_squares = self._by_component(len(batch), g_norms)
         gradients = g_vectors.contiguous().numpy(), g_linear.contiguous().numpy(), g_squares, use_squares
-        _saliency(self.values, *self._where(batch), *gradients, of_single, of_multi, weighted)
+        _saliency(self.values, *self.where(batch), *gradients, of_single, of_multi, weighted)
         return of_single, of_multi, weighted
 
     def _by_component(self, n: int, g_norms: torch.Tensor | None) -> tuple[F32, bool]:
@@ -278,7 +283,7 @@ class FeatureTable:
         room = np.empty(batch.rows.size + batch.multi_rows.size, dtype=np.int32)
         count = _scatter(
             self.values,
-            *self._where(batch),
+            *self.where(batch),
             g_vectors,
             g_linear,
             *self._by_component(len(batch), g_norms),
@@ -304,10 +309,17 @@ class FeatureTable:
         self._now += 1
         return self._now
 
-    def step_rows(self, touched: NDArray[np.int32], learning_rate: float, number: int) -> None:
-        """:meth:`step` for gradients of the rows ``touched`` that compiled code wrote to ``grad``, L2 included."""
+    def step_rows(
+        self,
+        touched: NDArray[np.int32],
+        learning_rate: float,
+        number: int,
+        l2: float = 0.0,
+        l2_linear: float = 0.0,
+    ) -> None:
+        """:meth:`step` for gradients of the rows ``touched`` that compiled code wrote to ``grad``."""
         self._touched = touched
-        self.step(learning_rate, 0.0, 0.0, number)
+        self.step(learning_rate, l2, l2_linear, number)
 
     def step(self, learning_rate: float, l2: float, l2_linear: float, number: int) -> None:
         """Apply the gradients of the last backward pass; ``number`` counts steps from 1."""

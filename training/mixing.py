@@ -1,8 +1,8 @@
 """Mixtures of two encoded rows: x = share x_a + (1 - share) x_b, and the label likewise (MixFM, equation 3).
 
-A mixture's fields hold the values of both parents, so every field is multi-valued. A feature of both parents appears
-once with the summed weight; with ``twice`` it is listed by each, as the paper's published code does, and thus
-interacts with itself. Work and memory are in proportion to the parents' non-zeros.
+A mixture's fields hold the values of both parents, so every field is multi-valued. A feature appears once with its
+summed weight (x is a vector); with ``twice`` each parent's list is kept as it is, as the paper's published code does,
+and a feature of both interacts with itself. Work and memory are in proportion to the parents' non-zeros.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def _mix(  # type: ignore[no-untyped-def]
     out_indptr[0] = 0
     for i in range(first.size):
         large = share[i] if second[i] >= 0 else one
+        merge = second[i] >= 0 and not twice
         for f in range(n_fields):
             j, begin = column[f], at
             for turn in range(2):
@@ -84,7 +85,6 @@ def _mix(  # type: ignore[no-untyped-def]
                 if parent < 0:
                     continue
                 part = large if turn == 0 else one - large
-                seek = turn == 1 and not twice
                 start, stop = 0, 1
                 if is_multi[f]:
                     start, stop = indptr[parent * multi.size + j], indptr[parent * multi.size + j + 1]
@@ -93,7 +93,7 @@ def _mix(  # type: ignore[no-untyped-def]
                     weight = part * multi_weights[p] if is_multi[f] else part
                     # place[row] says where the row was last written; it counts if that is within this very list.
                     q = place[row]
-                    if seek and begin <= q < at and out_rows[q] == row:
+                    if merge and begin <= q < at and out_rows[q] == row:
                         out_weights[q] += weight
                     else:
                         place[row] = at
@@ -110,18 +110,18 @@ class Mixer:
     """Makes mixed batches of the rows of a window."""
 
     def __init__(self, layout: Layout, window: Batch, twice: bool = False) -> None:
-        self._layout, self._window, self._twice = layout, window, twice
+        self._layout, self.window, self.twice = layout, window, twice
         self._place = np.zeros(layout.n_features, dtype=np.int64)
 
     def __call__(self, pairs: Pairs) -> Batch:
         """The mixtures, in order. ``pairs`` must lie within the window."""
-        w, layout = self._window, self._layout
+        w, layout = self.window, self._layout
         room = _non_zeros(w.multi_indptr, len(layout.single), len(layout.multi), pairs.first, pairs.second)
         indptr = np.empty(len(pairs) * layout.n_fields + 1, np.int64)
         rows, weights, label = np.empty(room, np.int32), np.empty(room, np.float32), np.empty(len(pairs), np.float32)
         used = _mix(
             w.rows, w.multi_indptr, w.multi_rows, w.multi_weights, w.label, layout.single, layout.multi,
-            pairs.first, pairs.second, pairs.share, self._twice, self._place, indptr, rows, weights, label,
+            pairs.first, pairs.second, pairs.share, self.twice, self._place, indptr, rows, weights, label,
         )  # fmt: skip
         empty = np.empty((len(pairs), 0), np.int32)
         return Batch(empty, indptr, rows[:used], weights[:used], label, mixed=True)

@@ -11,19 +11,23 @@ A log larger than ``WINDOW_ROWS`` is mixed window by window: both parents come f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.batches import Batch, epoch_windows, take
+from training.fm_candidates import FMCandidates
 from training.mixing import Mixer, Pairs
+from training.models.fm import FactorizationMachine
 from training.saliency import losses, weighted_saliency
 from training.trainers.plain import Trainer
 
 #: Candidates compared at a time.
 CANDIDATE_ROWS = 4096
 _STREAM = 0x313C
+#: What candidates are compared by: a number for each mixture [n].
+Merit = Callable[[Pairs], NDArray[np.float32]]
 
 
 def first_parents(n: int, extra: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -62,16 +66,12 @@ class MixupTrainer(Trainer):
         share = rng.beta(self.settings.mix_alpha, self.settings.mix_alpha, len(first))
         return Pairs(first, second, np.maximum(share, 1.0 - share).astype(np.float32))
 
-    def _best(self, mixer: Mixer, n: int, first: NDArray[np.int64], rng: np.random.Generator) -> Pairs:
-        """Of ``candidates`` random mixtures for each first parent the one that ``_merit`` puts first."""
+    def _best(self, merit: Merit, n: int, first: NDArray[np.int64], rng: np.random.Generator) -> Pairs:
+        """Of ``candidates`` random mixtures for each first parent the one of the largest ``merit``."""
         p = self.settings.candidates
         candidates = self._drawn(np.repeat(first, p), n, rng)
-        merit = self._merit(mixer(candidates)).reshape(len(first), p)
-        return candidates.take(np.arange(len(first)) * p + merit.argmax(1))
-
-    def _merit(self, batch: Batch) -> NDArray[np.float32]:
-        """What candidates are compared by [n]."""
-        return weighted_saliency(self.model, self.table, batch, self.settings.loss)
+        best = merit(candidates).reshape(len(first), p).argmax(1)
+        return candidates.take(np.arange(len(first)) * p + best)
 
 
 class CopyTrainer(MixupTrainer):
@@ -91,8 +91,18 @@ class SaliencyMixTrainer(MixupTrainer):
     """SMFM: D and n' mixtures, each the most salient of p (algorithm 2)."""
 
     def _mixtures(self, mixer: Mixer, n: int, first: NDArray[np.int64], rng: np.random.Generator) -> Pairs:
+        merit = self._saliency(mixer)
         step = max(1, CANDIDATE_ROWS // self.settings.candidates)
-        return Pairs.joined(*(self._best(mixer, n, first[at : at + step], rng) for at in range(0, len(first), step)))
+        return Pairs.joined(*(self._best(merit, n, first[at : at + step], rng) for at in range(0, len(first), step)))
+
+    def _saliency(self, mixer: Mixer) -> Merit:
+        """Weighted saliency of mixtures under the present model."""
+        if isinstance(self.model, FactorizationMachine):
+            candidates = FMCandidates(self.table, mixer.window, mixer.twice)
+            candidates.refresh()
+            bias = float(self.model.parameters["bias"][0])
+            return lambda pairs: candidates.merit(pairs, bias, self.settings.loss, by_loss=False)
+        return lambda pairs: weighted_saliency(self.model, self.table, mixer(pairs), self.settings.loss)
 
 
 class MaxUpTrainer(MixupTrainer):
@@ -105,8 +115,14 @@ class MaxUpTrainer(MixupTrainer):
 
     def _of_window(self, window: Batch, first: NDArray[np.int64], rng: np.random.Generator) -> Iterator[Batch]:
         mixer = Mixer(self.table.layout, window, self.settings.paper_compat)
+        merit = self._loss(mixer)
         for index in self._shuffled(len(first), rng):
-            yield mixer(self._best(mixer, len(window), first[index], rng))
+            yield mixer(self._best(merit, len(window), first[index], rng))
 
-    def _merit(self, batch: Batch) -> NDArray[np.float32]:
-        return losses(self.model, self.table, batch, self.settings.loss)
+    def _loss(self, mixer: Mixer) -> Merit:
+        """Loss of mixtures under the model as it is when asked."""
+        model = self.model
+        if isinstance(model, FactorizationMachine):
+            candidates, bias = FMCandidates(self.table, mixer.window, mixer.twice), model.parameters["bias"]
+            return lambda pairs: candidates.merit(pairs, float(bias[0]), self.settings.loss, by_loss=True)
+        return lambda pairs: losses(model, self.table, mixer(pairs), self.settings.loss)
