@@ -1,10 +1,10 @@
 """Training on mixtures of rows: CopyFM, MixFM, SMFM and MaxUp, for every model.
 
 Wu et al., "Boosting Factorization Machines via Saliency-Guided Mixup", TPAMI 2024 (algorithms 1 and 2). Each epoch
-trains on the n rows D and n' = ``mix_ratio`` n rows more: each row serves as first parent floor(n'/n) times, and as many more as
-n' asks for are drawn without replacement. The second parent is drawn from all rows, the first one's share is
-max(s, 1 - s) with s ~ Beta(a, a). SMFM makes p candidates for each first parent and takes the one of the largest
-weighted saliency under the model as it is when the epoch begins.
+trains on the n rows D and n' = ``mix_ratio`` n rows more: each row serves as first parent floor(n'/n) times, and as
+many more as n' asks for are drawn without replacement. The second parent is drawn from all rows, the first one's
+share is max(s, 1 - s) with s ~ Beta(a, a). SMFM makes p candidates for each first parent and takes the one of the
+largest weighted saliency under the model as it is when the epoch begins.
 
 A log larger than ``WINDOW_ROWS`` is mixed window by window: both parents come from one window.
 """
