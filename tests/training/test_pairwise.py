@@ -176,6 +176,73 @@ def test_sharpcf_pulls_each_pair_towards_its_own_score_of_some_epochs_ago(
         assert np.abs(captured.grad[epoch - 1] - expected).max() < 1e-5, epoch
 
 
+@pytest.mark.parametrize("method", PAIRWISE)
+@pytest.mark.parametrize("log", ["mixed", "implicit"])
+def test_shared_negatives_have_the_gradient_of_each_pairs_mean_over_those_it_may_have(
+    log: str, method: str, request: pytest.FixtureRequest
+) -> None:
+    """Some items for all pairs of the batch; APR's and SharpCF's own terms as above."""
+    shared = {"mixed": 8, "implicit": 20}[log]
+    settings = replace(SETTINGS, method=method, batch_size=FULL, shared_negatives=shared, trajectory_epochs=1,
+                       trajectory_weight=0.8, perturbation=0.7)  # fmt: skip
+    trainer = PairwiseTrainer(request.getfixturevalue(log), settings)
+    cut(trainer, 9)
+    captured, table = Captured(trainer), trainer.table.values.copy()
+    trainer._train_epoch(1, lambda rows: None)
+    negatives = trainer.shared_negatives(1, 0).copy()
+    assert len(set(negatives.tolist())) == shared
+    order = np.random.default_rng([1, 1]).permutation(9)
+    own = {(int(u), int(i)) for u, i in zip(trainer.pairs.user, trainer.pairs.item, strict=True)}
+    own |= {(u, int(i)) for u in range(len(trainer.own.indptr) - 1)
+            for i in trainer.own.items[trainer.own.indptr[u] : trainer.own.indptr[u + 1]]}  # fmt: skip
+    asked = []
+    for pair in order:
+        may = [int(n) for n in negatives if (int(trainer.pairs.user[pair]), int(n)) not in own]
+        if may:
+            asked.append(triples(trainer, [pair] * len(may), may))
+    assert min(len(one) for one in asked) < shared, "no pair has lost a negative: nothing is tested"
+
+    def bpr(w: Weights) -> float:
+        return sum(oracle.bpr_loss(w, one) for one in asked) / 9
+
+    def l2(w: Weights) -> float:
+        return sum(oracle.occurrence_l2(w, one, 0.01) for one in asked) / 9
+
+    rows = sorted({r for one in asked for triple in one for fields in triple for values in fields for r, _ in values})
+    expected = gradient(lambda w: bpr(w) + l2(w), table, rows)
+    if method == "apr":
+        first = gradient(bpr, table, rows)
+        moved = table.astype(np.float64)
+        for r in rows:
+            moved[r, :-1] += 0.7 * first[r, :-1] / max(1e-30, float(np.sqrt((first[r, :-1] ** 2).sum())))
+        expected = expected + gradient(bpr, moved, rows)
+    assert np.abs(captured.grad[0] - expected).max() < 1e-5 and np.abs(expected).max() > 1e-3
+    if method == "sharpcf":
+
+        def kept(drawn: Any) -> list[int]:
+            user = trainer.pairs.user
+            return [int(p) for p in order if any((int(user[p]), int(n)) not in own for n in drawn)]
+
+        first = kept(negatives)
+        one_each = triples(trainer, first, [negatives[0]] * len(first))
+        then = [oracle.fm(weights_of(table), [*t[0], *t[1]]) for t in one_each]
+        assert trainer.ring[0, first] == pytest.approx(then, abs=1e-5)
+        trainer.table.values += np.float32(0.1)
+        before = trainer.ring.copy()
+        trainer._train_epoch(2, lambda rows: None)
+        without = PairwiseTrainer(request.getfixturevalue(log), replace(settings, method="bpr"))
+        cut(without, 9)
+        without.table.values[...] = trainer.table.values
+        plain = Captured(without)
+        without._train_epoch(2, lambda rows: None)
+        second = kept(trainer.shared_negatives(2, 0))
+        again, past = triples(trainer, second, [negatives[0]] * len(second)), before[0, second].tolist()
+        weight = 0.8 * len(second) / 9
+        rows = sorted({r for triple in again for fields in triple for values in fields for r, _ in values})
+        pull = gradient(lambda w: weight * oracle.trajectory_loss(w, again, past), trainer.table.values, rows)
+        assert np.abs(captured.grad[1] - plain.grad[0] - pull).max() < 1e-5 and np.abs(pull).max() > 1e-3
+
+
 def test_methods_are_bpr_until_their_start(implicit: Prepared) -> None:
     tables = {}
     for method in PAIRWISE:
@@ -239,13 +306,15 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("method", PAIRWISE)
-@pytest.mark.parametrize(("log", "optimiser"), [("mixed", "adagrad"), ("implicit", "adam")])
+@pytest.mark.parametrize(
+    ("log", "optimiser", "shared"), [("mixed", "adagrad", 0), ("implicit", "adam", 0), ("mixed", "adam", 5)]
+)
 def test_resumed_equals_uninterrupted_to_the_byte(
-    log: str, optimiser: str, method: str, tmp_path: Path, request: pytest.FixtureRequest
+    log: str, optimiser: str, shared: int, method: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     prepared = request.getfixturevalue(log)
     settings = replace(SETTINGS, method=method, optimiser=optimiser, epochs=6, patience=6, eval_every=2,
-                       trajectory_epochs=2, start_epoch=1, learning_rate=0.05)  # fmt: skip
+                       trajectory_epochs=2, start_epoch=1, learning_rate=0.05, shared_negatives=shared)  # fmt: skip
 
     def on_epoch(report: Any, best: bool) -> None:
         if report.epoch == 4:

@@ -121,6 +121,10 @@ def pairwise_arguments(parser: argparse.ArgumentParser) -> None:
         help="sharpcf: compare with the score of so many epochs ago; 4 bytes per positive for each (default 3)",
     )  # fmt: skip
     group.add_argument(
+        "--shared-negatives", type=integer(0), default=None,
+        help="draw so many negatives per batch, each pair against all of them (default 0: one of its own per pair)",
+    )  # fmt: skip
+    group.add_argument(
         "--valid-metric", choices=("recall@10", "ndcg@10", "recall@20", "ndcg@20"), default=None,
         help="the best epoch is the best by it (default ndcg@10)",
     )  # fmt: skip

@@ -12,11 +12,11 @@ and with one user and one item feature y = b_u + b_i + <v_u, v_i>, a matrix fact
 import numpy as np
 from numba import njit
 
-_FAST = {"contract", "reassoc", "nsz", "arcp"}
+FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 @njit(inline="always")  # type: ignore[misc]
-def _mix(x):
+def mix(x):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -36,10 +36,10 @@ def draw_negatives(key, pairs, user, indptr, items, candidates, out):
         if end - begin >= candidates.size:
             out[t] = -1
             continue
-        state = _mix(key + (np.uint64(pairs[t]) + np.uint64(1)) * gamma)
+        state = mix(key + (np.uint64(pairs[t]) + np.uint64(1)) * gamma)
         while True:
             state += gamma
-            item = candidates[np.int64(((_mix(state) >> np.uint64(32)) * n) >> np.uint64(32))]
+            item = candidates[np.int64(((mix(state) >> np.uint64(32)) * n) >> np.uint64(32))]
             low, high = begin, end
             while low < high:
                 middle = (low + high) >> 1
@@ -77,17 +77,17 @@ def sum_side(table, rows, x, begin, end, into):
 
 
 @njit(inline="always")  # type: ignore[misc]
-def _mark(row, occurrences, stamp, now, touched, count):
+def mark(row, weight, occurrences, stamp, now, touched, count):
     if stamp[row] != now:
         stamp[row] = now
         occurrences[row] = np.float32(0.0)
         touched[count] = row
         count += 1
-    occurrences[row] += np.float32(1.0)
+    occurrences[row] += weight
     return count
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")  # type: ignore[misc]
+@njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
 def add_gradients(
     table,
     context,
@@ -149,7 +149,7 @@ def add_gradients(
             both[c] = gp * sp[c] + gn * sn[c] + total * sc[c]
         for p in range(c0, c1):
             r, x = c_rows[p], c_x[p]
-            count = _mark(r, occurrences, stamp, now, touched, count)
+            count = mark(r, one, occurrences, stamp, now, touched, count)
             into, row, self_weight = grad[r], table[r], total * x
             for c in range(k):
                 into[c] += x * (both[c] - self_weight * row[c])
@@ -157,7 +157,7 @@ def add_gradients(
                 into[k] += x * total
         for p in range(p0, p1):
             r, x = i_rows[p], i_x[p]
-            count = _mark(r, occurrences, stamp, now, touched, count)
+            count = mark(r, one, occurrences, stamp, now, touched, count)
             into, row = grad[r], table[r]
             for c in range(k):
                 into[c] += gp * x * (sc[c] + sp[c] - x * row[c])
@@ -165,7 +165,7 @@ def add_gradients(
                 into[k] += gp * x
         for p in range(n0, n1):
             r, x = i_rows[p], i_x[p]
-            count = _mark(r, occurrences, stamp, now, touched, count)
+            count = mark(r, one, occurrences, stamp, now, touched, count)
             into, row = grad[r], table[r]
             for c in range(k):
                 into[c] += gn * x * (sc[c] + sn[c] - x * row[c])
@@ -174,7 +174,7 @@ def add_gradients(
     return count, loss, squares
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")  # type: ignore[misc]
+@njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
 def add_gradients_single(
     table,
     context,
@@ -218,9 +218,9 @@ def add_gradients_single(
                 squares += off * off
                 gp += np.float32(2.0) * pull * off
             ring[slot, pair] = eu[k] + up
-        count = _mark(u, occurrences, stamp, now, touched, count)
-        count = _mark(i, occurrences, stamp, now, touched, count)
-        count = _mark(j, occurrences, stamp, now, touched, count)
+        count = mark(u, one, occurrences, stamp, now, touched, count)
+        count = mark(i, one, occurrences, stamp, now, touched, count)
+        count = mark(j, one, occurrences, stamp, now, touched, count)
         gu, gi, gj = grad[u], grad[i], grad[j]
         for c in range(k):
             a = eu[c]
@@ -234,7 +234,7 @@ def add_gradients_single(
     return count, loss, squares
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")  # type: ignore[misc]
+@njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
 def add_l2(table, grad, touched, occurrences, l2, l2_linear):
     """Gradient of 1/2 (l2 |v|^2 + l2_linear b^2), once for each occurrence of a row."""
     k = table.shape[1] - 1
@@ -245,7 +245,7 @@ def add_l2(table, grad, touched, occurrences, l2, l2_linear):
         into[k] += l2_linear * occurrences[r] * row[k]
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")  # type: ignore[misc]
+@njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
 def perturb(table, grad, touched, radius, kept):
     """Moves each touched vector by ``radius`` along its own gradient (no gradient: not at all); ``kept``: what it
     was."""

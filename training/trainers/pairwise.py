@@ -13,9 +13,10 @@ code does; the paper bounds the whole). APR and SharpCF train as BPR up to ``sta
 in a ring of E epochs, one place for each positive pair: 4 E bytes per pair. They are scores that the step computes
 anyway, taken when the pair's turn came.
 
-Negatives are uniform over the items that training knows, without the user's own training positives. Same data,
-settings and seed: same bytes; the draw of an epoch depends on the seed, its number and the pair alone, so a resumed
-run sees the same.
+With ``shared_negatives`` a batch draws that many for all its pairs, and the loss of a pair is the mean over those
+that its user has not (``_shared_negatives``). Negatives are uniform over the items that training knows, without the
+user's own training positives. Same data, settings and seed: same bytes; the draw of an epoch depends on the seed, its
+number and the pair alone, so a resumed run sees the same.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from training.batches import Layout
@@ -35,6 +37,7 @@ from training.models.base import copy_arrays, truncated_normal
 from training.prepared import Prepared
 from training.ranking import RankingSplit
 from training.trainers import _pairwise_kernels as kernels
+from training.trainers._shared_negatives import SharedNegatives, Side, add_gradients
 from training.trainers.plain import EpochReport, RunState, Trainer, build_model, denormals_flushed
 from training.trainers.settings import FitSettings
 
@@ -63,6 +66,7 @@ class PairwiseTrainer(Trainer):
         self.own = interactions.user_items("train")
         self.items, self.candidates = interactions.items, interactions.candidates
         layout = Layout.of(prepared.fields)
+        torch.set_num_threads(settings.threads)
         rng = np.random.default_rng([settings.seed, 0x1217])
         values = truncated_normal(rng, (layout.n_features, settings.dim + 1), settings.init_std)
         if not settings.linear:
@@ -72,11 +76,16 @@ class PairwiseTrainer(Trainer):
         ring = (settings.trajectory_epochs, len(self.pairs)) if settings.method == "sharpcf" else (0, 0)
         self.ring = np.zeros(ring, dtype=np.float32)
         self.state = RunState()
+        self.shared: SharedNegatives | None = None
+        if settings.shared_negatives:
+            own = self.own.indptr, self.own.items
+            self.shared = SharedNegatives(settings.shared_negatives, self.candidates, len(self.items), *own)
         single = self.items.widest == self.pairs.context.widest == 1 and bool((self.items.x == 1.0).all())
         self._add = kernels.add_gradients_single if single else kernels.add_gradients
         self._occurrences = np.zeros(layout.n_features, dtype=np.float32)
         widest = self.pairs.context.widest + 2 * self.items.widest
-        self._touched = np.empty(settings.batch_size * widest, dtype=np.int32)
+        room = settings.batch_size * widest + settings.shared_negatives * self.items.widest
+        self._touched = np.empty(room, dtype=np.int32)
         kept = (len(self._touched), settings.dim + 1) if settings.method == "apr" else (0, 0)
         self._kept = np.empty(kept, dtype=np.float32)
 
@@ -122,16 +131,18 @@ class PairwiseTrainer(Trainer):
         """One pass over the positives; returns the mean BPR loss."""
         s, n = self.settings, len(self.pairs)
         order = np.random.default_rng([s.seed, epoch]).permutation(n)
-        negatives = self.negatives(order, epoch)
+        negatives = None if self.shared else self.negatives(order, epoch)
         adversarial = s.method == "apr" and epoch > s.start_epoch
         ring, slot, pulled = self._trajectory(epoch)
         rate = s.learning_rate * s.lr_decay ** (epoch - 1)
         total = 0.0
         for at in range(0, n, s.batch_size):
-            pairs, negative = order[at : at + s.batch_size], negatives[at : at + s.batch_size]
+            batch = slice(at, at + s.batch_size)
+            pairs = order[batch]
+            negative = self.shared_negatives(epoch, at) if negatives is None else negatives[batch]
             share = 1.0 / len(pairs)
             pull = s.trajectory_weight * share if pulled else 0.0
-            count, loss, _ = self._gradients(pairs, negative, share, pull, ring, slot)
+            count, loss = self._gradients(pairs, negative, share, pull, ring, slot)
             touched = self._touched[:count]
             if adversarial:
                 self._adversary(pairs, negative, share * s.adversarial_weight, touched)
@@ -147,10 +158,20 @@ class PairwiseTrainer(Trainer):
 
     def negatives(self, pairs: NDArray[np.int64], epoch: int) -> I32:
         """The negative of each of ``pairs`` in an epoch, int32; -1 for a user who has every candidate."""
-        key = np.uint64((self.settings.seed * 0xD1342543DE82EF95 + epoch * 0xA0761D6478BD642F) & _WORD)
         out = np.empty(len(pairs), dtype=np.int32)
-        kernels.draw_negatives(key, pairs, self.pairs.user, self.own.indptr, self.own.items, self.candidates, out)
+        kernels.draw_negatives(
+            self._key(epoch, 0), pairs, self.pairs.user, self.own.indptr, self.own.items, self.candidates, out
+        )
         return out
+
+    def shared_negatives(self, epoch: int, at: int) -> I32:
+        """The negatives of the batch that begins at place ``at`` of an epoch's order, int32, distinct."""
+        assert self.shared is not None
+        return self.shared.draw(self._key(epoch, at + 1))
+
+    def _key(self, epoch: int, part: int) -> np.uint64:
+        words = ((self.settings.seed, 0xD1342543DE82EF95), (epoch, 0xA0761D6478BD642F), (part, 0xE7037ED1A0B428DB))
+        return np.uint64(sum(number * word for number, word in words) & _WORD)
 
     def _trajectory(self, epoch: int) -> tuple[F32, int, bool]:
         """SharpCF: the ring, the place in it of this epoch (until then of the one E epochs ago), and whether it
@@ -162,10 +183,21 @@ class PairwiseTrainer(Trainer):
 
     def _gradients(
         self, pairs: NDArray[np.int64], negative: I32, share: float, pull: float, ring: F32, slot: int
-    ) -> tuple[int, float, float]:
-        context, items = self.pairs.context, self.items
-        now = self.table.next_stamp()
-        found: tuple[int, float, float] = self._add(
+    ) -> tuple[int, float]:
+        """Adds a batch's gradients to the table's buffer; the number of rows in ``_touched`` and the sum of the
+        losses."""
+        context, items, linear = self.pairs.context, self.items, self.settings.linear
+        buffers = self.table.grad, self._occurrences, self.table.stamp, self.table.next_stamp(), self._touched
+        if self.shared is not None:
+            values, user = self.table.values, self.pairs.user[pairs]
+            wanted = ((context, pairs), (items, self.pairs.item[pairs]), (items, negative))
+            sides = tuple(Side.of(values, lists, index.astype(np.int64)) for lists, index in wanted)
+            past = ring[slot, pairs] if len(ring) else None
+            found = add_gradients(values, sides, self.shared.allowed(user), share, pull, past, linear, buffers)
+            if past is not None:
+                ring[slot, pairs] = past
+            return found
+        count, loss, _ = self._add(
             self.table.values,
             (context.indptr, context.rows, context.x),
             (items.indptr, items.rows, items.x),
@@ -176,14 +208,10 @@ class PairwiseTrainer(Trainer):
             np.float32(pull),
             ring,
             slot,
-            self.settings.linear,
-            self.table.grad,
-            self._occurrences,
-            self.table.stamp,
-            now,
-            self._touched,
+            linear,
+            *buffers,
         )
-        return found
+        return count, loss
 
     def _adversary(self, pairs: NDArray[np.int64], negative: I32, share: float, touched: I32) -> None:
         """Adds the gradients of the loss at the perturbed vectors. They touch the same rows, so ``touched`` stays."""

@@ -26,6 +26,7 @@ OF_PAIRWISE = {
     "trajectory_epochs": ("sharpcf",),
     "valid_metric": PAIRWISE,
     "eval_every": PAIRWISE,
+    "shared_negatives": PAIRWISE,
 }
 CHOICES = {
     "model": FAMILIES,
@@ -42,7 +43,7 @@ LEAST = {
     "learning_rate": 0.0, "l2": 0.0, "l2_linear": 0.0, "init_std": 0.0, "field_init_std": 0.0, "field_lr_scale": 0.0,
     "mix_ratio": 0.0, "mix_alpha": 0.0, "candidates": 1, "lr_decay": 0.0, "stop_after": 0,
     "start_epoch": 0, "perturbation": 0.0, "adversarial_weight": 0.0, "trajectory_weight": 0.0, "trajectory_epochs": 1,
-    "eval_every": 1,
+    "eval_every": 1, "shared_negatives": 0,
     "cross_layers": 0, "dropout": 0.0,
 }  # fmt: skip
 
@@ -66,8 +67,9 @@ class FitSettings:
     Of the pairwise methods (``training.trainers.pairwise``): ``linear`` false leaves the linear weights at 0, which
     makes an FM of two fields a plain matrix factorization; APR and SharpCF begin after ``start_epoch``;
     ``perturbation`` is the length of APR's delta per vector and ``adversarial_weight`` its alpha;
-    ``trajectory_weight`` is SharpCF's lambda and ``trajectory_epochs`` its E. Validation is measured every
-    ``eval_every`` epochs, the best by ``valid_metric``.
+    ``trajectory_weight`` is SharpCF's lambda and ``trajectory_epochs`` its E; ``shared_negatives``: negatives that a
+    batch draws for all its pairs (0: one per pair). Validation is measured every ``eval_every`` epochs, the best by
+    ``valid_metric``.
 
     Networks: ``hidden`` widths of the relu layers (afm: the attention's), ``cross_layers`` of dcn, ``dropout`` the
     share of units that a step leaves out.
@@ -108,6 +110,7 @@ class FitSettings:
     trajectory_epochs: int = 3
     valid_metric: str = "ndcg@10"
     eval_every: int = 1
+    shared_negatives: int = 0
     hidden: tuple[int, ...] = ()
     cross_layers: int = 3
     dropout: float = 0.0
