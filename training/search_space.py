@@ -3,7 +3,9 @@
 Learning rate in [1e-4, 0.2] as in the DPLR paper; L2 of vectors and of linear weights in [1e-8, 1e-3] (the paper
 searches [0, 1e-4], of a penalty that its code scales otherwise); for the families with a field matrix (R, or U and e)
 the spread of the first one in [0.01, 0.5] (the paper fixes 0.01) and its share of the learning rate in [0.001, 1]
-(the paper: 1). Any other numeric setting can be searched by naming its range.
+(the paper: 1); for mixfm and smfm the parameter of the Beta distribution in [0.1, 2] (the paper: 0.5 or 1), for apr
+the adversary's weight and for sharpcf the trajectory's in [0.01, 10]. Any other numeric setting can be searched by
+naming its range.
 """
 
 from __future__ import annotations
@@ -21,6 +23,12 @@ Limits = tuple[float, float]
 ALWAYS: dict[str, Limits] = {"learning_rate": (1e-4, 0.2), "l2": (1e-8, 1e-3), "l2_linear": (1e-8, 1e-3)}
 FIELD_MATRIX: dict[str, Limits] = {"field_init_std": (0.01, 0.5), "field_lr_scale": (0.001, 1.0)}
 WITH_FIELD_MATRIX = ("fwfm", "pruned_fwfm", "dplr")
+OF_METHOD: dict[str, dict[str, Limits]] = {
+    "mixfm": {"mix_alpha": (0.1, 2.0)},
+    "smfm": {"mix_alpha": (0.1, 2.0)},
+    "apr": {"adversarial_weight": (0.01, 10.0)},
+    "sharpcf": {"trajectory_weight": (0.01, 10.0)},
+}
 
 
 def search_space(base: FitSettings, ranges: Mapping[str, Limits]) -> dict[str, Limits]:
@@ -37,7 +45,11 @@ def search_space(base: FitSettings, ranges: Mapping[str, Limits]) -> dict[str, L
                 replace(base, **{name: _like(settings[name], limit)})
             except ValueError as error:
                 raise UsageError(f"--range {error}") from None
-    return ALWAYS | (FIELD_MATRIX if base.model in WITH_FIELD_MATRIX else {}) | dict(ranges)
+    field_matrix = FIELD_MATRIX if base.model in WITH_FIELD_MATRIX else {}
+    space = ALWAYS | field_matrix | OF_METHOD.get(base.method, {})
+    if not base.linear:
+        del space["l2_linear"]
+    return space | dict(ranges)
 
 
 def suggest(trial: optuna.Trial, base: FitSettings, space: Mapping[str, Limits]) -> None:

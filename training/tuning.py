@@ -28,7 +28,7 @@ from training.trainers.settings import FitSettings
 
 SAMPLER_SEED = 42
 CONFIRM_SEEDS = 3
-DEFAULT_OBJECTIVE = {"logistic": "log_loss", "squared": "mse", "pairwise": "ndcg@10"}
+DEFAULT_OBJECTIVE = {"logistic": "log_loss", "squared": "mse"}
 ALIASES = {"logloss": "log_loss", "recall": "recall@10", "ndcg": "ndcg@10"}
 COMPLETE = optuna.trial.TrialState.COMPLETE
 
@@ -47,9 +47,9 @@ class TuneResult:
     seeds: tuple[int, ...]
 
 
-def find_objective(name: str | None, loss: str) -> Measure:
-    """The measure to optimise; None: the loss itself (pairwise: NDCG@10)."""
-    found = find_measure(ALIASES.get(name, name) if name else DEFAULT_OBJECTIVE[loss])
+def find_objective(name: str | None, base: FitSettings) -> Measure:
+    """The measure to optimise; None: the loss itself (pairwise: what the best epoch is chosen by)."""
+    found = find_measure(ALIASES.get(name, name) if name else DEFAULT_OBJECTIVE.get(base.loss, base.valid_metric))
     if found.of_run is not None:
         raise UsageError(f"--objective {name}: expected a measure of predictions, such as auc, logloss or ndcg")
     return found
@@ -69,7 +69,7 @@ def tune(
     """Run the study in the folder ``out`` up to ``trials`` trials in all; ``base`` fixes everything that is not
     searched. ``on_trial(number, value, params)``: value None for a trial that was cut short.
     """
-    search = _Search(prepared, base, find_objective(objective, base.loss), search_space(base, ranges or {}), out)
+    search = _Search(prepared, base, find_objective(objective, base), search_space(base, ranges or {}), out)
     search.run(trials, on_trial)
     return search.result(confirm)
 
@@ -149,9 +149,11 @@ class _Search:
             return report.valid_loss
         if name == "auc" and report.valid_auc is not None:
             return report.valid_auc
-        found = measure(self.prepared, "valid", settings, Calibration(), trainer.model, trainer.table)
+        found = report.valid_ranking or measure(
+            self.prepared, "valid", settings, Calibration(), trainer.model, trainer.table
+        )
         if name not in found:
-            known = listed(sorted(set(found) - {"rows"}))
+            known = listed(sorted(set(found) - {"rows", "users"}))
             raise UsageError(f"--objective {name}: expected one that {settings.loss} loss has here: {known}")
         return found[name]
 

@@ -95,6 +95,27 @@ def test_an_interrupted_search_continues(prepared, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "objective", "searched"),
+    [
+        (["--model", "dplr", "--method", "smfm", "--batch-size", "64"], "log_loss", "mix_alpha"),
+        (["--model", "nfm", "--hidden", "4,3", "--objective", "auc"], "auc", "l2"),
+        (["--model", "fm", "--method", "sharpcf", "--objective", "recall"], "recall@10", "trajectory_weight"),
+        (["--model", "fm", "--method", "apr", "--valid-metric", "ndcg@20"], "ndcg@20", "adversarial_weight"),
+    ],
+)
+def test_families_and_methods_are_tuned_alike(prepared, tmp_path, capsys, options, objective, searched):
+    command = ["tune", str(prepared.path), "--dim", "3", "--epochs", "2", "--trials", "2", "--confirm", "1"]
+    assert main([*command, *options, "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert f"best validation {objective} " in out and f"{searched} " in err
+    experiment = load_experiment(str(tmp_path / "winner.toml"))
+    best = json.loads((tmp_path / "best.json").read_text())
+    found = json.loads(json.dumps(experiment.rows[0].settings.to_json())) | {"seed": 1}
+    assert found | {"calibration": best["settings"]["calibration"]} == best["settings"]
+    assert experiment.metrics[0] == objective
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--objective", "beauty"], "metric 'beauty': expected one of auc"),

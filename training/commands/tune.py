@@ -1,8 +1,9 @@
 """Search settings on the validation split; interrupted searches continue.
 
 Optuna's TPE (seed 42): learning rate log-uniform in [1e-4, 0.2], L2 log-uniform in [1e-8, 1e-3]; for families with a
-field matrix its first spread in [0.01, 0.5] and its share of the learning rate in [0.001, 1]; and what --range names.
-Hopeless trials are cut short; the best are trained again with two more seeds. The test split is not read.
+field matrix its first spread in [0.01, 0.5] and its share of the learning rate in [0.001, 1]; for mixfm and smfm the
+shares' Beta parameter, for apr and sharpcf the weight of their second loss; and what --range names. Hopeless trials
+are cut short; the best are trained again with two more seeds. The test split is not read.
 
 Written to STUDY: study.db (the search), best.json (the winner's settings), and winner.toml, the winner as an
 experiment file that 'ctrank-train reproduce' trains with fresh seeds and measures on the test split.
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
     prepared = Prepared.open(args.prepared)
     base = settings_of(args, prepared)
-    name = find_objective(args.objective, base.loss).name
+    name = find_objective(args.objective, base).name
     ranges = {setting: (_limit(setting, low), _limit(setting, high)) for setting, low, high in args.range}
     progress = Progress()
 
