@@ -23,8 +23,9 @@ from training.models.fm import FactorizationMachine
 from training.saliency import losses, weighted_saliency
 from training.trainers.plain import Trainer
 
-#: Candidates compared at a time.
+#: Candidates drawn at a time, and how many of them are made and scored at a time: what fits into the caches.
 CANDIDATE_ROWS = 4096
+SCORED_ROWS = 1024
 _STREAM = 0x313C
 #: What candidates are compared by: a number for each mixture [n].
 Merit = Callable[[Pairs], NDArray[np.float32]]
@@ -33,6 +34,11 @@ Merit = Callable[[Pairs], NDArray[np.float32]]
 def first_parents(n: int, extra: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """``extra`` of ``n`` rows: all of them floor(extra/n) times, the rest drawn without replacement."""
     return np.concatenate([np.tile(np.arange(n), extra // n), rng.choice(n, extra % n, replace=False)])
+
+
+def _in_parts(pairs: Pairs, merit: Merit) -> NDArray[np.float32]:
+    parts = range(0, len(pairs), SCORED_ROWS)
+    return np.concatenate([merit(pairs.take(slice(at, at + SCORED_ROWS))) for at in parts])
 
 
 class MixupTrainer(Trainer):
@@ -102,7 +108,9 @@ class SaliencyMixTrainer(MixupTrainer):
             candidates.refresh()
             bias = float(self.model.parameters["bias"][0])
             return lambda pairs: candidates.merit(pairs, bias, self.settings.loss, by_loss=False)
-        return lambda pairs: weighted_saliency(self.model, self.table, mixer(pairs), self.settings.loss)
+        return lambda pairs: _in_parts(
+            pairs, lambda part: weighted_saliency(self.model, self.table, mixer(part), self.settings.loss)
+        )
 
 
 class MaxUpTrainer(MixupTrainer):
@@ -125,4 +133,4 @@ class MaxUpTrainer(MixupTrainer):
         if isinstance(model, FactorizationMachine):
             candidates, bias = FMCandidates(self.table, mixer.window, mixer.twice), model.parameters["bias"]
             return lambda pairs: candidates.merit(pairs, float(bias[0]), self.settings.loss, by_loss=True)
-        return lambda pairs: losses(model, self.table, mixer(pairs), self.settings.loss)
+        return lambda pairs: _in_parts(pairs, lambda part: losses(model, self.table, mixer(part), self.settings.loss))
