@@ -13,7 +13,7 @@ from models_export.calibration import Calibration
 from models_export.errors import ArtefactError
 
 FORMAT_VERSION = 1
-COMPILED_FAMILIES = ("fm", "fwfm", "pruned_fwfm", "dplr")
+COMPILED_FAMILIES = ("fm", "fwfm", "pruned_fwfm", "dplr", "rafm")
 NETWORK_FAMILIES = ("nfm", "afm", "dcn", "deepfm")
 FAMILIES = (*COMPILED_FAMILIES, *NETWORK_FAMILIES)
 LOSSES = ("logistic", "squared", "pairwise")
@@ -21,6 +21,7 @@ SIDES = ("context", "item")
 KINDS = ("categorical", "multi", "numeric")
 BINNINGS = ("ln2", "quantile")
 MAX_NAME = 128
+MAX_RANKS = 16
 
 Side = Literal["context", "item"]
 

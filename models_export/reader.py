@@ -13,6 +13,8 @@ from models_export.fields import FieldEncoder
 from models_export.items import Items
 from models_export.manifest import Manifest
 from models_export.network import PREFIX, network_shapes
+from models_export.ragged_reader import read_ragged
+from models_export.ragged_rows import RaggedRows
 from models_export.tensor_file import Array, parse_tensors, read_bytes_map, sha256
 from models_export.weights import Weights, check_field_matrix, check_tensor, folded_scalars, small_shapes
 
@@ -26,7 +28,8 @@ class Artefact:
     """A model ready to score. Arrays are read-only views of memory-mapped files, so processes share one copy.
 
     ``embedding_rows`` float32 [n_features, stride] is 64-byte aligned; ``digest`` is the SHA-256 of the manifest, which
-    holds the digests of all other files.
+    holds the digests of all other files. RaFM's rows are of several lengths: its ``embedding_rows`` are flat, and
+    ``ragged`` says where each one lies.
     """
 
     path: Path
@@ -40,11 +43,15 @@ class Artefact:
     network: dict[str, F32]
     encoder: FieldEncoder
     items: Items | None
+    ragged: RaggedRows | None = None
 
     def weights(self) -> Weights:
-        """The parameters as trained; ``vectors`` and ``linear`` are strided views of the packed rows."""
-        m, rows = self.manifest, self.embedding_rows
+        """The parameters as trained; ``vectors`` and ``linear`` are strided views of the packed rows (rafm: copies)."""
+        m, rows, ragged = self.manifest, self.embedding_rows, self.ragged
         bias = float(self.global_bias[0])
+        if ragged is not None:
+            shape = ragged.shape
+            return Weights(m.family, shape.unpack(rows), ragged.linear, bias, ranks=ragged.ranks, groups=shape.groups)
         small = bias, self.field_matrix, self.U, self.e, self.network
         return Weights(m.family, rows[:, : m.dim], rows[:, m.kp + 1], *small)
 
@@ -78,7 +85,7 @@ def read_artefact(folder: Path) -> Artefact:
     if "items.safetensors" in tensors:
         items = Items.from_arrays(tensors["items.safetensors"])
         items.verify(encoder)
-    arrays = _verified_weights(manifest, tensors["weights.safetensors"])
+    arrays, ragged = _verified_weights(manifest, tensors["weights.safetensors"])
     return Artefact(
         path=folder,
         manifest=manifest,
@@ -91,10 +98,15 @@ def read_artefact(folder: Path) -> Artefact:
         network={n.removeprefix(PREFIX): array for n, array in arrays.items() if n.startswith(PREFIX)},
         encoder=encoder,
         items=items,
+        ragged=ragged,
     )
 
 
-def _verified_weights(manifest: Manifest, tensors: dict[str, Array]) -> dict[str, F32]:
+def _verified_weights(manifest: Manifest, tensors: dict[str, Array]) -> tuple[dict[str, F32], RaggedRows | None]:
+    if manifest.family == "rafm":
+        ragged = read_ragged(manifest, tensors)
+        bias = check_tensor("global_bias", tensors["global_bias"], (1,))
+        return {"embedding_rows": ragged.rows, "global_bias": bias}, ragged
     shapes = {"embedding_rows": (manifest.n_features, manifest.stride), **small_shapes(manifest)}
     shapes |= network_shapes(manifest, tensors)
     if set(tensors) != set(shapes):
@@ -105,7 +117,7 @@ def _verified_weights(manifest: Manifest, tensors: dict[str, Array]) -> dict[str
     if "field_matrix" in arrays:
         check_field_matrix(arrays["field_matrix"])
     _verify_derived(manifest, arrays)
-    return arrays
+    return arrays, None
 
 
 def _verify_derived(manifest: Manifest, arrays: dict[str, F32]) -> None:

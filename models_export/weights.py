@@ -6,6 +6,8 @@ one gather brings a feature's vector and everything that depends on the feature 
 - FM (Rendle 2010):                folded = b - 1/2 |v|^2
 - FwFM, pruned FwFM (Pan 2018):    folded = b   (and nfm, afm, dcn, deepfm)
 - DPLR-FwFM (equations 5, 9, 10):  folded = b + 1/2 d_f |v|^2, with d_f = -sum_r e_r U_rf^2
+
+RaFM's rows have several lengths: ``ragged_rows.py``.
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ import numpy.typing as npt
 from models_export.errors import ArtefactError
 from models_export.manifest import Manifest
 from models_export.network import PREFIX, network_shapes
+from models_export.ragged_rows import RaggedShape, pack_ragged
 
 F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
 
 
 @dataclass
 class Weights:
     """Plain parameters: ``vectors`` [n, dim], ``linear`` [n], ``bias``; ``field_matrix`` [m, m] symmetric with a zero
     diagonal (fwfm, pruned_fwfm); ``U`` [rho, m] and ``e`` [rho] (dplr); ``network``: arrays by name (nfm, afm, dcn,
-    deepfm; see network.py). All float32, manifest field order."""
+    deepfm; see network.py). All float32, manifest field order.
+
+    rafm: ``vectors`` [sum_p D_p |F_p|] are ragged (``RaggedShape``), with ``ranks`` and ``groups`` int32 [n].
+    """
 
     family: str
     vectors: F32
@@ -38,6 +45,13 @@ class Weights:
     U: F32 | None = None
     e: F32 | None = None
     network: Mapping[str, F32] = field(default_factory=dict)
+    ranks: tuple[int, ...] = ()
+    groups: I32 | None = None
+
+    @property
+    def ragged(self) -> RaggedShape | None:
+        """Where RaFM's vectors lie; None for families of one rank."""
+        return None if self.groups is None else RaggedShape(self.ranks, self.groups)
 
     @property
     def diagonal(self) -> npt.NDArray[np.float64]:
@@ -91,13 +105,29 @@ def pack_rows(weights: Weights, manifest: Manifest) -> F32:
     return rows
 
 
+def weight_tensors(weights: Weights, manifest: Manifest) -> dict[str, npt.NDArray[np.generic]]:
+    """Every tensor of ``weights.safetensors``."""
+    ragged = weights.ragged
+    if ragged is not None:
+        return {**pack_ragged(ragged, weights.vectors, weights.linear).tensors(), **small_arrays(weights)}
+    return {"embedding_rows": pack_rows(weights, manifest), **small_arrays(weights)}
+
+
 def check_weights(weights: Weights, manifest: Manifest) -> None:
     """Shapes, dtypes, finiteness, and the field matrix's symmetry; ``ArtefactError`` names the tensor."""
     n = manifest.n_features
     if weights.family != manifest.family:
         raise ArtefactError("weights: family", manifest.family, weights.family)
     arrays: dict[str, F32] = {"vectors": weights.vectors, "linear": weights.linear, **small_arrays(weights)}
-    shapes = {"vectors": (n, manifest.dim), "linear": (n,), **small_shapes(manifest)}
+    ragged = weights.ragged
+    if (ragged is not None) != (manifest.family == "rafm"):
+        raise ArtefactError(f"weights of a {manifest.family}: groups", "for rafm, and for it alone", "others")
+    if ragged is not None and ragged.ranks[-1] != manifest.dim:
+        raise ArtefactError("weights: ranks", f"the last one to be dim = {manifest.dim}", str(list(ragged.ranks)))
+    if ragged is not None and ragged.groups.shape != (n,):
+        raise ArtefactError("weights: groups", f"int32 ({n},)", str(ragged.groups.shape))
+    vectors = (n, manifest.dim) if ragged is None else (ragged.factors,)
+    shapes = {"vectors": vectors, "linear": (n,), **small_shapes(manifest)}
     shapes |= network_shapes(manifest, arrays)
     if set(arrays) != set(shapes):
         raise ArtefactError(f"weights of a {manifest.family}", str(sorted(shapes)), str(sorted(arrays)))

@@ -12,7 +12,7 @@ from models_export.fields import FieldEncoder
 from models_export.items import Items
 from models_export.manifest import Manifest
 from models_export.tensor_file import read_bytes_map, sha256, write_tensors
-from models_export.weights import Weights, check_weights, pack_rows, small_arrays
+from models_export.weights import Weights, check_weights, weight_tensors
 
 
 def write_artefact(
@@ -32,7 +32,7 @@ def write_artefact(
     sibling = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         files = {"vocabulary.safetensors": encoder.arrays()}
-        files["weights.safetensors"] = {"embedding_rows": pack_rows(weights, manifest), **small_arrays(weights)}
+        files["weights.safetensors"] = weight_tensors(weights, manifest)
         if items is not None:
             files["items.safetensors"] = items.arrays()
         for name, arrays in files.items():

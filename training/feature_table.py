@@ -12,7 +12,8 @@ visits the touched rows only. With Adagrad this equals the dense optimiser exact
 neither row nor accumulator; with Adam it is the lazy variant (moments of untouched rows wait), as torch's SparseAdam.
 
 L2 is added for the rows touched by the batch, once per batch whatever their number of occurrences:
-loss = mean over the batch + 1/2 sum over touched rows (l2 |v|^2 + l2_linear b^2).
+loss = mean over the batch + 1/2 sum over touched rows (l2 |v|^2 + l2_linear b^2). A ``whole`` table visits all its rows
+at every step instead, with the L2 of all: the dense optimiser, as the RaFM paper's code and torch's defaults.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from training.batches import Batch, Layout
+from training.row_steps import EPS_ADAGRAD, adagrad_row, adam_constants, adam_row
 
 F32 = NDArray[np.float32]
 
@@ -175,30 +177,14 @@ def _saliency(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy")  # type: ignore[misc]
 def _adagrad(table, grad, total, touched, lr, eps, l2, l2_linear):  # type: ignore[no-untyped-def]
-    width = table.shape[1]
     for r in touched:
-        row, g, h = table[r], grad[r], total[r]
-        g[width - 1] += (l2_linear - l2) * row[width - 1]
-        for c in range(width):
-            d = g[c] + l2 * row[c]
-            h[c] += d * d
-            row[c] -= lr * d / (np.sqrt(h[c]) + eps)
-            g[c] = np.float32(0.0)
+        adagrad_row(table[r], grad[r], total[r], lr, eps, l2, l2_linear)
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[misc]
 def _adam(table, grad, mean, square, touched, step_size, eps, beta1, beta2, root2, l2, l2_linear):  # type: ignore[no-untyped-def]
-    width = table.shape[1]
-    one = np.float32(1.0)
     for r in touched:
-        row, g, m, s = table[r], grad[r], mean[r], square[r]
-        g[width - 1] += (l2_linear - l2) * row[width - 1]
-        for c in range(width):
-            d = g[c] + l2 * row[c]
-            m[c] = beta1 * m[c] + (one - beta1) * d
-            s[c] = beta2 * s[c] + (one - beta2) * d * d
-            row[c] -= step_size * m[c] / (np.sqrt(s[c]) / root2 + eps)
-            g[c] = np.float32(0.0)
+        adam_row(table[r], grad[r], mean[r], square[r], step_size, eps, beta1, beta2, root2, l2, l2_linear)
 
 
 class FeatureTable:
@@ -206,19 +192,36 @@ class FeatureTable:
 
     ``componentwise``: ``gather`` returns the squares by component, [n, k], instead of the norms [n].
     ``optimiser`` is "adagrad" (accumulator starts at 0, eps 1e-10) or "adam" (betas .9 and .999, eps 1e-8).
+    ``whole``: each step visits every row, as torch's dense optimisers do, and L2 is that of the whole table.
     """
 
-    def __init__(self, layout: Layout, values: F32, optimiser: str, componentwise: bool = False) -> None:
+    def __init__(
+        self, layout: Layout, values: F32, optimiser: str, componentwise: bool = False, whole: bool = False
+    ) -> None:
         self.layout = layout
         self.values = values
         self.optimiser = optimiser
         self.componentwise = componentwise
+        self._every = np.arange(len(values), dtype=np.int32) if whole else None
         slots = {"adagrad": 1, "adam": 2}[optimiser]
         self.state = [np.zeros_like(values) for _ in range(slots)]
         self._grad = np.zeros_like(values)
         self._stamp = np.zeros(len(values), dtype=np.int32)
         self._now = 0
         self._touched = np.empty(0, dtype=np.int32)
+
+    def arrays(self) -> dict[str, F32]:
+        """The parameters by name (views): the table."""
+        return {"table": self.values}
+
+    def state_arrays(self) -> dict[str, F32]:
+        """The optimiser's state by name (views)."""
+        return {f"table_state.{i}": array for i, array in enumerate(self.state)}
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.values.size
 
     @property
     def dim(self) -> int:
@@ -256,18 +259,18 @@ class FeatureTable:
         single, multi = self.layout.columns(batch)
         return batch.rows, single, batch.multi_indptr, batch.multi_rows, batch.multi_weights, multi
 
-    def saliency(
-        self, batch: Batch, g_vectors: torch.Tensor, g_linear: torch.Tensor, g_norms: torch.Tensor | None
-    ) -> tuple[F32, F32, F32]:
+    def saliency(self, batch: Batch, *gradients: torch.Tensor | None) -> tuple[F32, F32, F32]:
         """From the gradients of each row's loss with respect to what ``gather`` returned: dL/dx of the single-valued
         columns [n, n_single], dL/dx of the multi-valued values [nnz], and the weighted saliency (dL/dx)^T x [n]
         (Wu et al., Boosting Factorization Machines via Saliency-Guided Mixup, equation 5, first form).
         """
+        g_vectors, g_linear, g_norms = gradients
+        assert g_vectors is not None and g_linear is not None  # every family uses both
         of_single, of_multi = np.empty(batch.rows.shape, np.float32), np.empty(batch.multi_rows.shape, np.float32)
         weighted = np.empty(len(batch), np.float32)
         g_squares, use_squares = self._by_component(len(batch), g_norms)
-        gradients = g_vectors.contiguous().numpy(), g_linear.contiguous().numpy(), g_squares, use_squares
-        _saliency(self.values, *self.where(batch), *gradients, of_single, of_multi, weighted)
+        arrays = g_vectors.contiguous().numpy(), g_linear.contiguous().numpy(), g_squares, use_squares
+        _saliency(self.values, *self.where(batch), *arrays, of_single, of_multi, weighted)
         return of_single, of_multi, weighted
 
     def _by_component(self, n: int, g_norms: torch.Tensor | None) -> tuple[F32, bool]:
@@ -324,24 +327,13 @@ class FeatureTable:
     def step(self, learning_rate: float, l2: float, l2_linear: float, number: int) -> None:
         """Apply the gradients of the last backward pass; ``number`` counts steps from 1."""
         f = np.float32
+        rows = self._touched if self._every is None else self._every
         if self.optimiser == "adagrad":
-            _adagrad(
-                self.values, self._grad, self.state[0], self._touched, f(learning_rate), f(1e-10), f(l2), f(l2_linear)
-            )
+            steps = f(learning_rate), f(EPS_ADAGRAD), f(l2), f(l2_linear)
+            _adagrad(self.values, self._grad, self.state[0], rows, *steps)
         else:
-            _adam(
-                self.values,
-                self._grad,
-                *self.state,
-                self._touched,
-                f(learning_rate / (1 - 0.9**number)),
-                f(1e-8),
-                f(0.9),
-                f(0.999),
-                f(np.sqrt(1 - 0.999**number)),
-                f(l2),
-                f(l2_linear),
-            )
+            constants = adam_constants(learning_rate, number)
+            _adam(self.values, self._grad, *self.state, rows, *constants, f(l2), f(l2_linear))
         self._touched = self._touched[:0]
 
 

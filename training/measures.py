@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from training.errors import UsageError
 
 if TYPE_CHECKING:
-    from training.models import FactorModel
+    from training.models import Model, Table
     from training.run import Run
 
 
@@ -32,7 +32,7 @@ class Measure:
     name: str
     lower_is_better: bool | None
     form: str = ".4f"
-    of_run: Callable[[Run, FactorModel, int], float] | None = None
+    of_run: Callable[[Run, Model, Table], float] | None = None
 
     def better(self, a: float, b: float) -> bool:
         """Whether ``a`` is better than ``b``."""
@@ -57,12 +57,10 @@ MEASURES = {
         Measure("ece", True),
         Measure("mse", True),
         Measure("rmse", True),
-        Measure("parameters", True, ",.0f", lambda run, model, features: model.parameter_count(features)),
-        Measure("interaction_parameters", True, ",.0f", lambda run, model, features: model.interaction_parameters),
-        Measure("train_s", True, ".1f", lambda run, model, features: _seconds(run)),
-        Measure(
-            "epoch_s", True, ".3f", lambda run, model, features: statistics.median(e["seconds"] for e in run.history)
-        ),
+        Measure("parameters", True, ",.0f", lambda run, model, table: model.parameter_count(table)),
+        Measure("interaction_parameters", True, ",.0f", lambda run, model, table: model.interaction_parameters),
+        Measure("train_s", True, ".1f", lambda run, model, table: _seconds(run)),
+        Measure("epoch_s", True, ".3f", lambda run, model, table: statistics.median(e["seconds"] for e in run.history)),
     )
 }
 

@@ -46,7 +46,7 @@ def factorise_run(
         prepared_path=str(prepared.path.resolve()),
         derived_from=str(run.path.resolve()),
     )
-    written.save_weights(table, {"bias": bias, "U": found.U, "e": found.e})
+    written.save_weights({"table": table}, {"bias": bias, "U": found.U, "e": found.e})
     written.finish(prepared)
     _write_spectra(found, out)
     metrics = {

@@ -124,13 +124,12 @@ def run_one(task: RunTask, advance: Callable[[float, str], None]) -> RunFigure:
         raise UsageError(
             f"{task.folder}: expected figures of every epoch, found a run without; delete it to run it again"
         )
-    model, _ = run.restore(Layout.of(prepared.fields))
+    model, table = run.restore(Layout.of(prepared.fields))
     test, valid, epochs = {}, {}, {}
     for name in task.metrics:
         of_run = find_measure(name).of_run
         if of_run is not None:
-            features = sum(field.size for field in prepared.fields)
-            test[name], epochs[name] = float(of_run(run, model, features)), run.best_epoch
+            test[name], epochs[name] = float(of_run(run, model, table)), run.best_epoch
         else:
             epochs[name], valid[name], test[name] = _at_best(run, name, task)
     figure = RunFigure(

@@ -11,7 +11,7 @@ finished epoch and ends with the bytes of an uninterrupted one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from training.errors import UsageError
 from training.evaluation import evaluate_split
 from training.feature_table import FeatureTable
 from training.interactions import Interactions
-from training.models import FactorModel
+from training.models import FAMILIES, Model, Table
 from training.prepared import Prepared
 from training.ranking import RankingSplit
 from training.trainers.checkpoint import read_arrays, write_arrays, write_bytes
@@ -51,13 +51,14 @@ def measure(
     split: str,
     settings: FitSettings,
     calibration: Calibration,
-    model: FactorModel,
-    table: FeatureTable,
+    model: Model,
+    table: Table,
 ) -> dict[str, float]:
     """Metrics of a model on a split: the one place that says what is measured, for ``fit``, ``evaluate`` and
     ``reproduce``.
     """
     if settings.loss == "pairwise":
+        assert isinstance(table, FeatureTable)  # pairwise models are FMs
         return RankingSplit(Interactions(prepared), split).measure(table.values)
     rows = labelled(prepared, split)
     return evaluate_split(settings.loss, calibration, rows.label, predict(model, table, rows))
@@ -115,33 +116,28 @@ class Run:
             )
         return prepared
 
-    def restore(self, layout: Layout) -> tuple[FactorModel, FeatureTable]:
-        """Model and feature table of the best epoch."""
+    def restore(self, layout: Layout) -> tuple[Model, Table]:
+        """Model and table of the best epoch."""
         try:
             arrays, _ = read_arrays(self.path / "weights.safetensors")
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(f"{self.path}: no readable weights.safetensors ({error})") from None
-        expected = (layout.n_features, self.settings.dim + 1)
-        if "table" not in arrays or arrays["table"].shape != expected:
-            found = arrays["table"].shape if "table" in arrays else "none"
-            raise UsageError(
-                f"{self.path / 'weights.safetensors'}: expected a table of shape {expected}, found {found}"
-            )
         model = build_model(self.settings, layout, 0.0, np.random.default_rng(0))
         try:
+            table = FAMILIES[self.settings.model].table_of(layout, arrays, self.settings)
             model.load({name.removeprefix("dense."): a for name, a in arrays.items() if name.startswith("dense.")})
         except ValueError as error:
             raise UsageError(f"{self.path / 'weights.safetensors'}: {error}") from None
-        return model, FeatureTable(layout, arrays["table"], self.settings.optimiser, model.componentwise)
+        return model, table
 
     def weights(self, layout: Layout) -> Weights:
         """Plain weights of the best epoch."""
         model, table = self.restore(layout)
-        return model.weights(table.values)
+        return model.weights(table)
 
-    def save_weights(self, table: Any, dense: dict[str, Any]) -> None:
-        """Write weights.safetensors."""
-        arrays = {"table": table} | {f"dense.{name}": array for name, array in dense.items()}
+    def save_weights(self, table: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
+        """Write weights.safetensors: the table's arrays and the dense ones."""
+        arrays = dict(table) | {f"dense.{name}": array for name, array in dense.items()}
         s = self.settings
         write_arrays(self.path / "weights.safetensors", arrays, {"family": s.model, "dim": s.dim, "rank": s.rank})
 
@@ -209,7 +205,7 @@ def fit(
                 for name in each_epoch
             }
         if best:
-            run.save_weights(trainer.table.values, trainer.model.parameters)
+            run.save_weights(trainer.table.arrays(), trainer.model.parameters)
         write_arrays(checkpoint, trainer.arrays(), asdict(trainer.state))
         on_epoch(report, best)
 

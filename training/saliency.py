@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.batches import Batch
-from training.feature_table import FeatureTable
-from training.models import FactorModel
+from training.models import Model, Table
 
 F32 = NDArray[np.float32]
 
@@ -25,32 +24,30 @@ def row_losses(loss: str, score: torch.Tensor, label: torch.Tensor) -> torch.Ten
     return torch.nn.functional.mse_loss(score, label, reduction="none")
 
 
-def losses(model: FactorModel, table: FeatureTable, batch: Batch, loss: str) -> F32:
+def losses(model: Model, table: Table, batch: Batch, loss: str) -> F32:
     """Each row's loss [n]."""
     with torch.inference_mode():
         score = model.logits(*table.gather(batch, needs_grad=False))
         return row_losses(loss, score, torch.from_numpy(batch.label)).numpy()
 
 
-def weighted_saliency(model: FactorModel, table: FeatureTable, batch: Batch, loss: str) -> F32:
+def weighted_saliency(model: Model, table: Table, batch: Batch, loss: str) -> F32:
     """(dL/dx)^T x of each row [n]: for quadratic families without a backward pass, for others by dL/dx of each
     feature.
     """
     if not model.quadratic:
         return feature_saliency(model, table, batch, loss)[2]
     with torch.inference_mode():
-        vectors, linear, norms = table.gather(batch, needs_grad=False)
-        pairwise = model.interaction(vectors, norms, training=False)
+        gathered = table.gather(batch, needs_grad=False)
+        linear, pairwise = gathered[1], model.pairwise(*gathered)
         score = model.tensors["bias"] + linear + pairwise
         predicted = torch.sigmoid(score) if loss == "logistic" else 2.0 * score
         target = torch.from_numpy(batch.label) * (1.0 if loss == "logistic" else 2.0)
         return ((predicted - target) * (linear + 2.0 * pairwise)).numpy()
 
 
-def feature_saliency(model: FactorModel, table: FeatureTable, batch: Batch, loss: str) -> tuple[F32, F32, F32]:
-    """DL/dx of each active feature of each row's own loss, and its product with x: see ``FeatureTable.saliency``."""
-    vectors, linear, norms = (tensor.requires_grad_() for tensor in table.gather(batch, needs_grad=False))
-    score = model.logits(vectors, linear, norms)
-    total = row_losses(loss, score, torch.from_numpy(batch.label)).sum()
-    g_vectors, g_linear, g_norms = torch.autograd.grad(total, (vectors, linear, norms), allow_unused=True)
-    return table.saliency(batch, g_vectors, g_linear, g_norms)
+def feature_saliency(model: Model, table: Table, batch: Batch, loss: str) -> tuple[F32, F32, F32]:
+    """DL/dx of each active feature of each row's own loss, and its product with x: see ``Table.saliency``."""
+    gathered = tuple(tensor.requires_grad_() for tensor in table.gather(batch, needs_grad=False))
+    total = row_losses(loss, model.logits(*gathered), torch.from_numpy(batch.label)).sum()
+    return table.saliency(batch, *torch.autograd.grad(total, gathered, allow_unused=True))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from training.trainers.settings import FitSettings
 
 NETWORKS = ("nfm", "afm", "dcn", "deepfm")
-MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr", *NETWORKS)
+MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr", "rafm", *NETWORKS, "difacto")
 METHODS = ("plain", "copy", "mixfm", "smfm", "maxup", "bpr", "apr", "sharpcf")
 #: Options of the mixup methods: setting -> the methods that read it.
 MIXING = {

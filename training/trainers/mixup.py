@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.batches import Batch, epoch_windows, take
+from training.feature_table import FeatureTable
 from training.fm_candidates import FMCandidates
 from training.mixing import Mixer, Pairs
 from training.models.fm import FactorizationMachine
@@ -103,7 +104,7 @@ class SaliencyMixTrainer(MixupTrainer):
 
     def _saliency(self, mixer: Mixer) -> Merit:
         """Weighted saliency of mixtures under the present model."""
-        if isinstance(self.model, FactorizationMachine):
+        if isinstance(self.model, FactorizationMachine) and isinstance(self.table, FeatureTable):
             candidates = FMCandidates(self.table, mixer.window, mixer.twice)
             candidates.refresh()
             bias = float(self.model.parameters["bias"][0])
@@ -130,7 +131,7 @@ class MaxUpTrainer(MixupTrainer):
     def _loss(self, mixer: Mixer) -> Merit:
         """Loss of mixtures under the model as it is when asked."""
         model = self.model
-        if isinstance(model, FactorizationMachine):
+        if isinstance(model, FactorizationMachine) and isinstance(self.table, FeatureTable):
             candidates, bias = FMCandidates(self.table, mixer.window, mixer.twice), model.parameters["bias"]
             return lambda pairs: candidates.merit(pairs, float(bias[0]), self.settings.loss, by_loss=True)
         return lambda pairs: _in_parts(pairs, lambda part: losses(model, self.table, mixer(part), self.settings.loss))

@@ -55,6 +55,8 @@ class PairwiseTrainer(Trainer):
     """Trains one factorization machine by ``settings.method``. ``run`` may be called on a fresh trainer or after
     ``restore``; validation is measured every ``eval_every`` epochs, and the best by ``valid_metric`` is the best."""
 
+    table: FeatureTable
+
     def __init__(self, prepared: Prepared, settings: FitSettings) -> None:
         self.settings = settings
         interactions = Interactions(prepared)

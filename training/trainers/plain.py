@@ -19,8 +19,8 @@ from training.batches import Batch, LabelledRows, Layout, epoch_batches, ordered
 from training.feature_table import FeatureTable
 from training.fm_step import fm_gradients
 from training.metrics import auc
-from training.models import FAMILIES, FactorModel, ModelShape
-from training.models.base import copy_arrays, truncated_normal
+from training.models import FAMILIES, Model, ModelShape, Table
+from training.models.base import copy_arrays
 from training.models.fm import FactorizationMachine
 from training.trainers.dense import DenseOptimiser
 from training.trainers.settings import FitSettings
@@ -48,14 +48,6 @@ class EpochReport:
 
 
 @dataclass
-class Trained:
-    """Parameters of one epoch: the feature table and the family's dense arrays."""
-
-    table: F32
-    dense: dict[str, F32]
-
-
-@dataclass
 class RunState:
     """Where a run stands after an epoch; with ``Trainer.arrays`` all that an exact resume needs."""
 
@@ -66,7 +58,7 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def build_model(settings: FitSettings, layout: Layout, bias: float, rng: np.random.Generator) -> FactorModel:
+def build_model(settings: FitSettings, layout: Layout, bias: float, rng: np.random.Generator) -> Model:
     """The family's model with freshly drawn dense parameters."""
     cross = settings.field_init == "cross"
     network = settings.hidden, settings.cross_layers, settings.dropout
@@ -77,7 +69,7 @@ def build_model(settings: FitSettings, layout: Layout, bias: float, rng: np.rand
     return model
 
 
-def predict(model: FactorModel, table: FeatureTable, split: LabelledRows) -> F32:
+def predict(model: Model, table: Table, split: LabelledRows) -> F32:
     """Scores float32 [n] in the split's order, as served (pruned families pruned)."""
     with torch.inference_mode():
         parts = [
@@ -112,9 +104,8 @@ class Trainer:
         torch.set_num_threads(settings.threads)
         self.train, self.valid, self.settings = train, valid, settings
         rng = np.random.default_rng([settings.seed, 0x1217])
-        values = truncated_normal(rng, (layout.n_features, settings.dim + 1), settings.init_std)
+        self.table = FAMILIES[settings.model].new_table(layout, train, settings, rng)
         self.model = build_model(settings, layout, self._prior(), rng)
-        self.table = FeatureTable(layout, values, settings.optimiser, self.model.componentwise)
         self.dense = DenseOptimiser(self.model.parameters, settings.optimiser, settings.field_lr_scale)
         self.state = RunState()
 
@@ -176,33 +167,29 @@ class Trainer:
     def _step(self, batch: Batch, learning_rate: float) -> float:
         s = self.settings
         self.state.step += 1
-        if isinstance(self.model, FactorizationMachine):
-            return self._fm_step(self.model, batch, learning_rate)
+        if isinstance(self.model, FactorizationMachine) and isinstance(self.table, FeatureTable):
+            return self._fm_step(self.model, self.table, batch, learning_rate)
         self.model.before_step(self.state.step)
-        score = self.model.logits(*self.table.gather(batch, needs_grad=True), training=True)
-        loss = mean_loss(s.loss, score, torch.from_numpy(batch.label))
-        loss.backward()  # type: ignore[no-untyped-call]
+        gathered = self.table.gather(batch, needs_grad=True)
+        loss = mean_loss(s.loss, self.model.logits(*gathered, training=True), torch.from_numpy(batch.label))
+        beside = self.model.side_loss(s.loss, *gathered)
+        (loss if beside is None else loss + beside).backward()  # type: ignore[no-untyped-call]
         self.table.step(learning_rate, s.l2, s.l2_linear, self.state.step)
         self.dense.step(self.model.tensors, learning_rate, self.state.step)
         return float(loss.detach())
 
-    def _fm_step(self, model: FactorizationMachine, batch: Batch, learning_rate: float) -> float:
+    def _fm_step(self, model: FactorizationMachine, table: FeatureTable, batch: Batch, learning_rate: float) -> float:
         """The same step without torch, which costs more than an FM's arithmetic."""
         s = self.settings
-        loss, slope, touched = fm_gradients(self.table, batch, float(model.parameters["bias"][0]), s.loss)
-        self.table.step_rows(touched, learning_rate, self.state.step, s.l2, s.l2_linear)
+        loss, slope, touched = fm_gradients(table, batch, float(model.parameters["bias"][0]), s.loss)
+        table.step_rows(touched, learning_rate, self.state.step, s.l2, s.l2_linear)
         model.tensors["bias"].grad = torch.tensor([slope])
         self.dense.step(model.tensors, learning_rate, self.state.step)
         return loss
 
-    def trained(self) -> Trained:
-        """The current parameters (views, not copies)."""
-        return Trained(self.table.values, self.model.parameters)
-
     def arrays(self) -> dict[str, F32]:
         """Parameters and optimiser state by name, for a checkpoint."""
-        named = {"table": self.table.values}
-        named |= {f"table_state.{i}": a for i, a in enumerate(self.table.state)}
+        named = self.table.arrays() | self.table.state_arrays()
         named |= {f"dense.{name}": a for name, a in self.model.parameters.items()}
         named |= {f"dense_state.{name}": a for name, a in self.dense.state().items()}
         return named

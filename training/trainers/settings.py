@@ -9,6 +9,7 @@ from typing import Any
 
 from models_export.calibration import KINDS
 from models_export.manifest import FAMILIES, LOSSES, NETWORK_FAMILIES
+from training.rank_choice import check_ranks, default_ranks
 
 #: Methods that train on mixtures of rows (``trainers/mixup.py``), and those that compare candidates.
 MIXUP = ("copy", "mixfm", "smfm", "maxup")
@@ -28,8 +29,11 @@ OF_PAIRWISE = {
     "eval_every": PAIRWISE,
     "shared_negatives": PAIRWISE,
 }
+MODELS = (*FAMILIES, "difacto")
+#: Families whose features have several ranks.
+RAGGED = ("rafm", "difacto")
 CHOICES = {
-    "model": FAMILIES,
+    "model": MODELS,
     "loss": LOSSES,
     "optimiser": ("adagrad", "adam"),
     "field_init": ("normal", "cross"),
@@ -37,6 +41,7 @@ CHOICES = {
     "method": METHODS,
     "stop": ("loss", "auc"),
     "valid_metric": ("recall@10", "ndcg@10", "recall@20", "ndcg@20"),
+    "l2_scope": ("touched", "all"),
 }
 LEAST = {
     "dim": 1, "rank": 1, "batch_size": 1, "epochs": 1, "patience": 1, "threads": 1, "seed": 0,
@@ -73,6 +78,11 @@ class FitSettings:
 
     Networks: ``hidden`` widths of the relu layers (afm: the attention's), ``cross_layers`` of dcn, ``dropout`` the
     share of units that a step leaves out.
+
+    ``ranks`` of rafm and difacto, strictly increasing, the last one ``dim`` (empty: a quarter of ``dim``, and ``dim``);
+    ``thresholds``: training counts above which a feature gets the next rank (empty: equation 17 of the RaFM paper).
+    ``l2_scope``: a step visits the features of its batch and adds the L2 of those ("touched"), or the whole table
+    ("all": the dense optimiser; rare features are then shrunk far more).
     """
 
     model: str = "dplr"
@@ -114,8 +124,13 @@ class FitSettings:
     hidden: tuple[int, ...] = ()
     cross_layers: int = 3
     dropout: float = 0.0
+    ranks: tuple[int, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    l2_scope: str = "touched"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ranks", tuple(self.ranks))
+        object.__setattr__(self, "thresholds", tuple(self.thresholds))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {getattr(self, name)!r}")
@@ -130,6 +145,14 @@ class FitSettings:
             raise ValueError("pairwise loss: expected model 'fm' and calibration 'none', "
                              f"found {self.model!r} and {self.calibration!r}")  # fmt: skip
 
+        if self.loss == "pairwise" and self.l2_scope == "all":
+            raise ValueError("l2_scope: expected 'touched' with pairwise loss, found 'all'")
+        if self.model in RAGGED:
+            check_ranks(self.rank_list, self.thresholds)
+            if self.rank_list[-1] != self.dim:
+                raise ValueError(f"ranks: expected the last one to be dim = {self.dim}, found {list(self.ranks)}")
+        elif self.ranks or self.thresholds:
+            raise ValueError(f"ranks: expected with {' or '.join(RAGGED)}, found with {self.model}")
         if self.mix_alpha == 0.0 or (self.method == "maxup" and self.mix_ratio == 0.0):
             zero = "mix_alpha" if self.mix_alpha == 0.0 else "mix_ratio"
             raise ValueError(f"{zero}: expected above 0, found 0.0")
@@ -141,6 +164,11 @@ class FitSettings:
             raise ValueError(f"dropout: expected below 1, found {self.dropout!r}")
         if self.stop == "auc" and self.loss != "logistic":
             raise ValueError(f"stop: expected 'loss' with {self.loss} loss, found 'auc'")
+
+    @property
+    def rank_list(self) -> tuple[int, ...]:
+        """The ranks of rafm and difacto, those of ``dim`` where none are named."""
+        return self.ranks or default_ranks(self.dim)
 
     def stops(self, history: Sequence[Mapping[str, Any]], best_epoch: int) -> bool:
         """Whether to stop early after the epochs of ``history`` (``valid_auc`` each), the best of which was
@@ -177,7 +205,8 @@ class FitSettings:
 def defaults(model: str, loss: str, optimiser: str) -> dict[str, Any]:
     """What is used where the user names nothing: the best of a search on MovieLens-1M's validation split, but for
     ``field_lr_scale``. MovieLens, whose fields hardly differ, would have 0.01 (validation AUC .8204); a log of a FwFM
-    teacher (``synth``) loses .03 of AUC with it. At 0.1 both beat FM (.8196; .8024 against .795)."""
+    teacher (``synth``) loses .03 of AUC with it. At 0.1 both beat FM (.8196; .8024 against .795). RaFM and DiFacto,
+    which are FMs, take FM's."""
     if model in NETWORK_FAMILIES:
         rate = 0.001 if optimiser == "adam" else 0.02
         return {"learning_rate": rate, "field_init": "normal", "hidden": (64,), "dropout": 0.2}
@@ -202,8 +231,12 @@ _ADAGRAD = {
     ("fwfm", "logistic"): (0.13, 8e-5, 2e-5),
     ("pruned_fwfm", "logistic"): (0.13, 8e-5, 2e-5),
     ("dplr", "logistic"): (0.13, 8e-5, 2e-5),
+    ("rafm", "logistic"): (0.13, 4e-5, 2e-5),
+    ("difacto", "logistic"): (0.13, 4e-5, 2e-5),
     ("fm", "squared"): (0.13, 1.7e-4, 5e-6),
     ("fwfm", "squared"): (0.13, 2e-4, 5e-6),
     ("pruned_fwfm", "squared"): (0.13, 2e-4, 5e-6),
     ("dplr", "squared"): (0.13, 2e-4, 5e-6),
+    ("rafm", "squared"): (0.13, 1.7e-4, 5e-6),
+    ("difacto", "squared"): (0.13, 1.7e-4, 5e-6),
 }
