@@ -126,6 +126,7 @@ def _check(arguments: argparse.Namespace) -> int:
         "loss": manifest.loss,
         "dim": manifest.dim,
         "rank": manifest.rank,
+        "ranks": None if artefact.ragged is None else list(artefact.ragged.ranks),
         "fields": {f.name: {"side": f.side, "kind": f.kind, "size": f.size} for f in manifest.fields},
         "features": manifest.n_features,
         "items": 0 if artefact.items is None else len(artefact.items),
@@ -136,6 +137,7 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2))
         return 0
     rank = "" if manifest.rank is None else f", rank {manifest.rank}"
+    rank = rank if artefact.ragged is None else f", ranks {', '.join(map(str, artefact.ragged.ranks))}"
     print(f"{artefact.path}: sound")
     print(f"  model        {manifest.name} ({manifest.family}, dim {manifest.dim}{rank}, {manifest.loss} loss)")
     if not report["served"]:

@@ -2,6 +2,8 @@
 
 `FM` (Rendle 2010) is defined over *features*:   b0 + sum_i x_i b_i + sum_{i<j} x_i x_j <v_i, v_j>
 `FwFM` (Pan et al. 2018) over *field vectors*:   b0 + sum_i x_i b_i + sum_{f<g} R_fg <v_f, v_g>,   v_f = sum x_i v_i
+`RaFM` (Chen et al. 2019) over *features*:       b0 + sum_i x_i b_i + sum_{i<j} x_i x_j <v_i^(k), v_j^(k)>,
+with k = min(k_i, k_j), the lower of the two features' groups.
 `DPLR` (the low-rank paper, equations 5, 9, 10): the same with R = U^T diag(e) U with its diagonal set to zero.
 
 Pruned FwFM is FwFM with the pruned R. `NFM`, `AFM`, `DCN`, `DeepFM`: see their functions.
@@ -215,11 +217,34 @@ def deepfm(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
     return fm(weights, fields) + dot(weights.network["out.weight"], layers(weights.network, first))
 
 
+def level_vector(weights: Weights, row: int, level: int) -> np.ndarray:
+    """v^(level) of a feature of a rafm: vectors lie one behind the other, features in order, levels 1 to the group."""
+    assert weights.groups is not None
+    start = 0
+    for group in weights.groups[:row].tolist():
+        start += sum(weights.ranks[:group])
+    start += sum(weights.ranks[: level - 1])
+    return weights.vectors[start : start + weights.ranks[level - 1]]
+
+
+def rafm(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
+    assert weights.groups is not None
+    features = [value for values in fields for value in values]
+    total = linear_part(weights, fields)
+    for i in range(len(features)):
+        for j in range(i + 1, len(features)):
+            (row_i, x_i), (row_j, x_j) = features[i], features[j]
+            level = int(min(weights.groups[row_i], weights.groups[row_j]))
+            total += x_i * x_j * dot(level_vector(weights, row_i, level), level_vector(weights, row_j, level))
+    return total
+
+
 FORMULAS = {
     "fm": fm,
     "fwfm": fwfm,
     "pruned_fwfm": fwfm,
     "dplr": dplr,
+    "rafm": rafm,
     "nfm": nfm,
     "afm": afm,
     "dcn": dcn,

@@ -20,7 +20,7 @@ from training.run import Run, fit, labelled
 from training.trainers.plain import predict
 from training.trainers.settings import FitSettings, defaults
 
-FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr"]
+FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr", "rafm", "difacto"]
 USERS = 60  # the first users of the log: enough to learn from, quick to train on
 CHECKED = 150
 

@@ -20,6 +20,7 @@ from models_export.calibration import Calibration
 from models_export.fields import FieldEncoder
 from models_export.items import Items
 from models_export.manifest import COMPILED_FAMILIES, FieldSpec, Manifest
+from models_export.ragged_rows import RaggedShape
 from models_export.reader import Artefact, read_artefact
 from models_export.registry import Registry
 from models_export.string_table import StringTable
@@ -80,6 +81,11 @@ def random_weights(family: str, n: int, m: int, dim: int, rank: int, seed: int) 
     def draw(*shape: int, scale: float = 0.3) -> np.ndarray:
         return (rng.standard_normal(shape) * scale).astype(np.float32)
 
+    if family == "rafm":
+        ranks = tuple(sorted({max(dim // 3, 1), max(dim // 2, 1), dim}))
+        groups = rng.integers(1, len(ranks) + 1, n).astype(np.int32)
+        vectors = draw(RaggedShape(ranks, groups).factors)
+        return Weights(family, vectors, draw(n, scale=0.2), -0.5, ranks=ranks, groups=groups)
     matrix = low_rank_u = low_rank_e = None
     if family in ("fwfm", "pruned_fwfm"):
         upper = np.triu(draw(m, m), 1)

@@ -8,6 +8,7 @@ from models_export.manifest import Manifest
 from models_export.registry import Registry
 from models_export.writer import write_artefact
 from training.batches import Layout
+from training.models import FAMILIES
 from training.prepared import Prepared
 from training.run import Run
 
@@ -17,7 +18,7 @@ def manifest_of(run: Run, prepared: Prepared, name: str) -> Manifest:
     s = run.settings
     return Manifest(
         name=name,
-        family=s.model,
+        family=FAMILIES[s.model].exported_as or s.model,
         loss=s.loss,
         dim=s.dim,
         rank=s.rank if s.model == "dplr" else None,

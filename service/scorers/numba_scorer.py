@@ -11,13 +11,14 @@ from service.kernels.catalogue import CatalogueKernel
 from service.kernels.dplr import DplrKernel
 from service.kernels.fm import FmKernel
 from service.kernels.fwfm import FwfmKernel
+from service.kernels.rafm import RafmKernel
 from service.kernels.side import Side as Arrays
 from service.kernels.top_k import top_k
 from service.scorers.protocol import F32, I32, Scorer
 
 __all__ = ["FAMILIES", "NumbaScorer", "make_scorer", "top_k"]
 
-Kernel = FmKernel | FwfmKernel | DplrKernel
+Kernel = FmKernel | FwfmKernel | DplrKernel | RafmKernel
 
 
 def _fm(artefact: Artefact) -> Kernel:
@@ -60,11 +61,20 @@ def _fwfm(artefact: Artefact) -> Kernel:
     )
 
 
+def _rafm(artefact: Artefact) -> Kernel:
+    ragged = artefact.ragged
+    if ragged is None:
+        raise ValueError(f"artefact {artefact.path}: a rafm model needs ragged rows, found none")
+    table = ragged.rows, ragged.row_at, ragged.folded, ragged.linear
+    return RafmKernel(ragged.ranks, *table, float(artefact.global_bias[0]))
+
+
 FAMILIES: dict[str, Callable[[Artefact], Kernel]] = {
     "fm": _fm,
     "fwfm": _fwfm,
     "pruned_fwfm": _fwfm,
     "dplr": _dplr,
+    "rafm": _rafm,
 }
 """Manifest family -> its kernel over the artefact's arrays."""
 

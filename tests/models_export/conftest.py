@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from models_export.encoded import EncodedSide
 from models_export.fields import FieldEncoder
 from models_export.items import Items
 from models_export.manifest import FieldSpec, Manifest
+from models_export.ragged_rows import RaggedShape
 from models_export.string_table import StringTable
 from models_export.weights import Weights
 from models_export.writer import write_artefact
@@ -39,6 +40,10 @@ def make_model(family: str = "dplr", dim: int = 6) -> Model:
     values = {"user": ["u1", "ü2"], "age": ["1", "ln2:9"], "movie": ["m1", "m2", "m3"], "genres": ["War", "Drama"]}
     encoder = FieldEncoder.build(specs, values)
     n, m, rank = encoder.n_features, len(specs), 2 if family == "dplr" else None
+    if family == "rafm":
+        ranks, groups = (2, dim), rng.integers(1, 3, n).astype(np.int32)
+        vectors = rng.normal(size=RaggedShape(ranks, groups).factors).astype(np.float32)
+        ragged = {"vectors": vectors, "ranks": ranks, "groups": groups}
     matrix = np.triu(rng.normal(size=(m, m)), 1).astype(np.float32)
     weights = Weights(
         family,
@@ -49,6 +54,8 @@ def make_model(family: str = "dplr", dim: int = 6) -> Model:
         U=rng.normal(size=(2, m)).astype(np.float32) if rank else None,
         e=rng.normal(size=2).astype(np.float32) if rank else None,
     )
+    if family == "rafm":
+        weights = replace(weights, **ragged)
     manifest = Manifest("movielens", family, "logistic", dim, encoder.fields, rank=rank, item_id_field="movie")
     side = encoder.encode_side(
         "item", [{"movie": "m1", "genres": ["War"]}, {"movie": "m2"}, {"movie": "m3", "genres": {"War": 2, "x": 1}}]

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from models_export.errors import ArtefactError
 from models_export.manifest import NETWORK_FAMILIES, Manifest
+from models_export.ragged_rows import RaggedShape
 from models_export.reader import read_artefact
 from models_export.tensor_file import read_bytes_map, sha256
 from models_export.weights import Weights, folded_scalars
@@ -23,7 +24,7 @@ from tests.tiny_artefact import random_weights, tiny_encoder, write_tiny
 
 from .conftest import Model, make_model
 
-FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr"]
+FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr", "rafm"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -31,10 +32,10 @@ def test_round_trip(family: str, tmp_path: Path) -> None:
     model = make_model(family)
     model.write(tmp_path / "a")
     artefact = read_artefact(tmp_path / "a")
-    for name in ("vectors", "linear", "field_matrix", "U", "e"):
+    for name in ("vectors", "linear", "field_matrix", "U", "e", "groups"):
         one, two = getattr(model.weights, name), getattr(artefact.weights(), name)
         assert (one is None and two is None) or np.array_equal(one, two), name
-    assert artefact.weights().bias == model.weights.bias
+    assert artefact.weights().bias == model.weights.bias and artefact.weights().ranks == model.weights.ranks
     assert artefact.encoder.encode_value("user", "ü2") == ([3], [1.0])
     assert artefact.items is not None
     assert list(artefact.items.ids) == ["m1", "m2", "m3"]
@@ -321,6 +322,146 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 def truncate_header(folder: Path) -> None:
     (folder / "weights.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
     reseal(folder)
+
+
+WEIGHTS = "weights.safetensors"
+RAGGED_HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "group out of range": (
+        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a | 15),
+        "rank group of feature 0: expected 1 to 2, found 16",
+    ),
+    "another group": (
+        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a ^ (np.arange(len(a)) == 3)),
+        r"tensor 'row_at' at \[\d+\]: expected \d+ by the groups",
+    ),
+    "row beyond the end": (
+        lambda d: edit_tensor(d, WEIGHTS, "row_at", put((2,), 160_000_000)),
+        r"tensor 'row_at' at \[2\]: expected \d+ by the groups, found 160",
+    ),
+    "row before the start": (
+        lambda d: edit_tensor(d, WEIGHTS, "row_at", put((2,), -1600)),
+        r"tensor 'row_at' at \[2\]: expected \d+ by the groups, found -",
+    ),
+    "all of group 1": (
+        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: 16 * np.arange(len(a), dtype=np.int32)),
+        r"tensor 'embedding_rows': expected float32 \(\d+,\), found float32",
+    ),
+    "groups of another dtype": (
+        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a.astype(np.int64)),
+        "tensor 'row_at': expected int32",
+    ),
+    "too few groups": (
+        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a[:-1]),
+        "tensor 'row_at': expected int32",
+    ),
+    "ranks that fall": (
+        lambda d: edit_tensor(d, WEIGHTS, "ranks", lambda a: np.array([9, 6], np.int32)),
+        r"tensor 'ranks': expected 1 to 16 strictly increasing numbers, found \[9, 6\]",
+    ),
+    "rank zero": (
+        lambda d: edit_tensor(d, WEIGHTS, "ranks", lambda a: np.array([0, 6], np.int32)),
+        "tensor 'ranks': expected 1 to 16 strictly increasing",
+    ),
+    "no ranks": (
+        lambda d: edit_tensor(d, WEIGHTS, "ranks", lambda a: np.zeros(0, np.int32)),
+        "tensor 'ranks': expected up to 16 ranks, the last one 6",
+    ),
+    "ranks of another dim": (
+        lambda d: edit_tensor(d, WEIGHTS, "ranks", lambda a: np.array([2, 7], np.int32)),
+        "tensor 'ranks': expected up to 16 ranks, the last one 6",
+    ),
+    "ranks that are not whole": (
+        lambda d: edit_tensor(d, WEIGHTS, "ranks", lambda a: a.astype(np.float32)),
+        "tensor 'ranks': expected int32",
+    ),
+    "huge ranks": (
+        lambda d: (
+            edit_tensor(d, WEIGHTS, "ranks", lambda a: np.array([2, 2**31 - 1], np.int32)),
+            edit_manifest(d, dim=2**31 - 1),
+        ),
+        "dim: expected 1 to 1024",
+    ),
+    "NaN factor": (
+        lambda d: edit_tensor(d, WEIGHTS, "embedding_rows", put((1,), np.nan)),
+        r"tensor 'embedding_rows' at \[1\]: expected a finite number, found nan",
+    ),
+    "padding is used": (
+        lambda d: edit_tensor(d, WEIGHTS, "embedding_rows", put((5,), 1.0)),
+        "tensor 'embedding_rows': expected zero padding",
+    ),
+    "folded scalar lies": (
+        lambda d: edit_tensor(d, WEIGHTS, "folded", put((4,), 99.0)),
+        r"tensor 'folded' at \[4\]: expected .*, found 99.0",
+    ),
+    "factor lies": (
+        lambda d: edit_tensor(d, WEIGHTS, "embedding_rows", put((8,), 50.0)),
+        r"tensor 'folded' at \[\d+\]: expected",
+    ),
+    "infinite linear weight": (
+        lambda d: edit_tensor(d, WEIGHTS, "linear", put((0,), np.inf)),
+        r"tensor 'linear' at \[0\]: expected a finite number",
+    ),
+    "another family": (lambda d: edit_manifest(d, family="fm"), "the tensors"),
+}
+
+
+@pytest.mark.parametrize("case", RAGGED_HOSTILE)
+def test_hostile_ragged_rows_are_refused_by_name(case: str, tmp_path: Path) -> None:
+    harm, words = RAGGED_HOSTILE[case]
+    make_model("rafm").write(tmp_path / "a")
+    read_artefact(tmp_path / "a")
+    harm(tmp_path / "a")
+    with pytest.raises(ArtefactError, match=words):
+        read_artefact(tmp_path / "a")
+
+
+@pytest.mark.parametrize("ranks", [(64, 256), (2, 6), (1, 3, 8, 9), (16,), (8, 16)])
+def test_ragged_rows_hold_the_active_factors_and_nothing_else(ranks: tuple[int, ...], tmp_path: Path) -> None:
+    """Exactly sum_p D_p |F_p| factors; rows aligned to 32 bytes, and to lines where they are wider."""
+    groups = np.random.default_rng(1).integers(1, len(ranks) + 1, 200).astype(np.int32)
+    shape = RaggedShape(ranks, groups)
+    factors = sum(rank * int((groups >= p).sum()) for p, rank in enumerate(ranks, start=1))
+    assert shape.factors == factors
+    vectors = np.arange(1, factors + 1, dtype=np.float32)
+    rows = shape.pack(vectors)
+    assert np.count_nonzero(rows) == factors and rows.size == shape.packed_floats
+    np.testing.assert_array_equal(shape.unpack(rows), vectors)
+    if all(rank % 16 == 0 for rank in ranks):
+        assert rows.size == factors, "no padding"
+    start, taken = 0, np.zeros(rows.size, bool)
+    for i, group in enumerate(groups.tolist()):
+        at, column = 8 * (int(shape.row_at[i]) >> 4), 0
+        width = shape.widths[group - 1]
+        assert (shape.row_at[i] & 15) + 1 == group and (width == 8 or at % 16 == 0)
+        assert not taken[at : at + width].any(), "rows do not overlap"
+        taken[at : at + width] = True
+        for rank in ranks[:group]:
+            np.testing.assert_array_equal(rows[at + column : at + column + rank], vectors[start : start + rank])
+            column, start = column + -(-rank // 8) * 8, start + rank
+    assert taken.all()
+
+
+@pytest.mark.parametrize("change", ["no groups", "groups of an fm", "ranks", "factors", "group", "features"])
+def test_writer_refuses_wrong_ragged_weights(change: str, tmp_path: Path) -> None:
+    model = make_model("fm" if change == "groups of an fm" else "rafm")
+    w, other = model.weights, make_model("rafm").weights
+    assert other.groups is not None
+    changed = {
+        "no groups": lambda: replace(w, groups=None),
+        "groups of an fm": lambda: replace(w, groups=other.groups, ranks=other.ranks),
+        "ranks": lambda: replace(w, ranks=(2, 9)),
+        "factors": lambda: replace(w, vectors=w.vectors[:-1]),
+        "group": lambda: replace(w, groups=other.groups + 1),
+        "features": lambda: replace(w, groups=other.groups[:-1]),
+    }
+    model.weights = changed[change]()
+    words = {
+        "no groups": "groups: expected for rafm", "groups of an fm": "groups: expected for rafm",
+        "ranks": "the last one to be dim = 6", "factors": "tensor 'vectors': expected float32",
+        "group": "rank group of feature", "features": "weights: groups: expected int32",
+    }  # fmt: skip
+    with pytest.raises(ArtefactError, match=words[change]):
+        model.write(tmp_path / "a")
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 
 from tests import oracle
 from tests.training.small_data import FIELDS, MULTI, SINGLE, split
-from training.batches import Layout
-from training.feature_table import FeatureTable
+from tests.training.small_models import LAYOUT, small_model
 from training.mixing import Mixer, Pairs
-from training.models import FAMILIES, ModelShape
+from training.models import FAMILIES
 from training.saliency import feature_saliency, losses, weighted_saliency
 
-LAYOUT = Layout.of(FIELDS)
 ORDER = [*SINGLE, *MULTI]
 
 
@@ -88,17 +86,14 @@ def test_twice_makes_an_fm_feature_interact_with_itself():
 
 
 def make(family, seed):
-    rng = np.random.default_rng(seed)
-    model = FAMILIES[family](ModelShape(LAYOUT.n_fields, 5, 2, 3), rng, 0.4, 0.8)
-    values = rng.normal(0, 0.6, (LAYOUT.n_features, 6)).astype(np.float32)
-    return model, FeatureTable(LAYOUT, values, "adam", model.componentwise)
+    return small_model(family, 5, 2, seed, n_context=3, optimiser="adam")
 
 
 @pytest.mark.parametrize("loss", ["logistic", "squared"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_scores_and_saliency_of_mixtures_equal_the_oracle(family, loss):
     model, table = make(family, 3)
-    weights = model.weights(table.values)
+    weights = model.weights(table)
     rows, _, mixed = drawn(12, 10, 4)
     for batch, order in ((mixed, range(len(FIELDS))), (rows, ORDER)):
         of_single, of_multi, weighted = feature_saliency(model, table, batch, loss)
@@ -107,8 +102,10 @@ def test_scores_and_saliency_of_mixtures_equal_the_oracle(family, loss):
         fast, loss_of_row = weighted_saliency(model, table, batch, loss), losses(model, table, batch, loss)
         for i in range(len(batch)):
             fields = fields_of(batch, i)
-            assert float(score[i]) == pytest.approx(oracle.FORMULAS[family](weights, fields), rel=1e-4, abs=1e-4)
-            its_loss = oracle.loss_of(loss, oracle.FORMULAS[family](weights, fields), float(batch.label[i]))
+            assert float(score[i]) == pytest.approx(
+                oracle.FORMULAS[weights.family](weights, fields), rel=1e-4, abs=1e-4
+            )
+            its_loss = oracle.loss_of(loss, oracle.FORMULAS[weights.family](weights, fields), float(batch.label[i]))
             assert loss_of_row[i] == pytest.approx(its_loss, rel=1e-3, abs=1e-4)
             expected = oracle.slopes(weights, fields, loss, float(batch.label[i]))
             for column, f in enumerate(order):
@@ -143,8 +140,7 @@ def test_gradients_of_unmixed_rows_are_those_of_the_rows(family):
     changed = []
     for batch in (rows, Mixer(LAYOUT, rows)(Pairs.unmixed(np.arange(200)))):
         model, table = make(family, 1)
-        vectors, linear, norms = table.gather(batch, needs_grad=True)
-        model.logits(vectors, linear, norms, training=True).square().sum().backward()
+        model.logits(*table.gather(batch, needs_grad=True), training=True).square().sum().backward()
         table.step(0.1, 0.0, 0.0, 1)
         changed.append((table.values, {name: t.grad.numpy() for name, t in model.tensors.items()}))
     (table_a, dense_a), (table_b, dense_b) = changed

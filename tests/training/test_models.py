@@ -13,7 +13,8 @@ from models_export.manifest import Manifest
 from models_export.weights import check_weights
 from tests import oracle
 from tests.training.small_data import FIELDS, encoded
-from training.batches import LabelledRows, Layout
+from tests.training.small_models import LAYOUT, small_model
+from training.batches import LabelledRows
 from training.factorise import low_rank_matrix
 from training.feature_table import FeatureTable
 from training.models import FAMILIES, ModelShape
@@ -21,23 +22,15 @@ from training.models.pruned import gradual_sparsity, keep_mask, kept_pairs
 from training.trainers.plain import predict
 from training.trainers.settings import defaults
 
-LAYOUT = Layout.of(FIELDS)
 ORDER = sorted(range(len(FIELDS)), key=lambda f: FIELDS[f].kind == "multi")
 
 
 def make(family, dim, rank, seed):
-    rng = np.random.default_rng(seed)
-    hidden = (6,) if family == "afm" else (6, 3)
-    shape = ModelShape(LAYOUT.n_fields, dim, rank, hidden=hidden, cross_layers=2)
-    model = FAMILIES[family](shape, rng, 0.4, 0.8)
-    for name, array in model.parameters.items():
-        if name.startswith("attention.") or name.endswith(".bias"):
-            array[...] = rng.normal(0, 0.6, array.shape)  # some start at 0, which would hide a wrong formula
-    table = rng.normal(0, 0.6, (LAYOUT.n_features, dim + 1)).astype(np.float32)
-    return model, FeatureTable(LAYOUT, table, "adagrad", model.componentwise)
+    return small_model(family, dim, rank, seed)
 
 
 def manifest_of(family, dim, rank):
+    family = FAMILIES[family].exported_as or family
     return Manifest("m", family, "logistic", dim, FIELDS, rank if family == "dplr" else None)
 
 
@@ -48,12 +41,12 @@ def test_scores_equal_the_oracle(family, dim, rank, seed, n):
     model, table = make(family, dim, rank, seed)
     side = encoded(n, np.random.default_rng(seed))
     score = predict(model, table, LabelledRows(side, np.zeros(n, dtype=np.float32)))
-    weights = model.weights(table.values)
+    weights = model.weights(table)
     check_weights(weights, manifest_of(family, dim, rank))
     for i in range(n):
         fields = [[] for _ in FIELDS]
         oracle.place(fields, ORDER, side.n_multi, side, i)
-        assert score[i] == pytest.approx(oracle.FORMULAS[family](weights, fields), rel=1e-4, abs=2e-4)
+        assert score[i] == pytest.approx(oracle.FORMULAS[weights.family](weights, fields), rel=1e-4, abs=2e-4)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -103,7 +96,7 @@ def test_cross_init_falls_back_to_fm(family, shape):
 
 def first_matrix(family, shape):
     model = FAMILIES[family](shape, np.random.default_rng(0), 0.0, 1e-5)
-    weights = model.weights(np.zeros((1, shape.dim + 1), dtype=np.float32))
+    weights = model.weights(FeatureTable(LAYOUT, np.zeros((1, shape.dim + 1), dtype=np.float32), "adagrad"))
     if weights.field_matrix is not None:
         return weights.field_matrix
     return low_rank_matrix(weights.U, weights.e)
@@ -114,7 +107,7 @@ def test_pruning_keeps_rho_m_plus_one_largest():
     assert keep_mask(np.array([0.1, -3.0, 2.0, -0.2]), 2).tolist() == [False, True, True, False]
     assert keep_mask(np.array([1.0, -1.0, 1.0]), 2).tolist() == [True, True, False], "ties go to the earlier pair"
     model, table = make("pruned_fwfm", 3, 1, 0)
-    matrix = model.weights(table.values).field_matrix
+    matrix = model.weights(table).field_matrix
     assert np.count_nonzero(matrix) == 2 * 7
     dense = np.sort(np.abs(model.parameters["pairs"]))
     assert np.abs(matrix[matrix != 0]).min() == dense[-7]

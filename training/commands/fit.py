@@ -8,6 +8,7 @@ example::
   ctrank-train fit prepared --model dplr --rank 2 --out run
   ctrank-train fit prepared --model pruned_fwfm --rank 2 --gradual --out run-pruned
   ctrank-train fit gowalla --model fm --method sharpcf --no-linear --start-epoch 200 --eval-every 10 --out run-cf
+  ctrank-train fit prepared --model rafm --ranks 64,256 --out run-rafm
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.commands.types import integer, number, widths
+from training.commands.types import counts, integer, number, widths
 from training.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,22 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
         "--rank", type=integer(1, 4096), default=None,
         help="dplr: rank of the field matrix; pruned_fwfm: keep rho (m + 1) interactions (default 2)",
     )  # fmt: skip
-    parser.add_argument("--dim", type=integer(1, 1024), default=8, help="length of the vectors (default 8)")
+    parser.add_argument(
+        "--dim", type=integer(1, 1024), default=None, help="length of the vectors (default 8; with --ranks the last)"
+    )
+    parser.add_argument(
+        "--ranks", type=widths, default=(), metavar="D1,D2,...",
+        help="rafm, difacto: vectors' lengths, of rare to frequent features (default a quarter of --dim, and it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--thresholds", type=counts, default=(), metavar="N1,...",
+        help="rafm, difacto: training counts above which a feature has the next rank (default: the rank closest to the "
+        "count in logarithms)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--l2-scope", choices=("touched", "all"), default="touched",
+        help="step and L2 on the features of each batch, or on the whole table at every step (default touched)",
+    )  # fmt: skip
     parser.add_argument(
         "--loss", choices=("logistic", "squared", "pairwise"), default=None,
         help="default: logistic for a click label, squared for a rating, pairwise for a pairwise method",
@@ -167,11 +183,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     """The settings of the command line, completed for the data; UsageError for what does not fit together."""
-    from training.trainers.settings import OF_PAIRWISE, PAIRWISE, defaults, method_defaults
+    from training.rank_choice import check_ranks, default_ranks
+    from training.trainers.settings import OF_PAIRWISE, PAIRWISE, RAGGED, defaults, method_defaults
 
     ranked = args.model in ("dplr", "pruned_fwfm")
     if args.rank is not None and not ranked:
         raise UsageError(f"--rank {args.rank}: expected with --model dplr or pruned_fwfm, found with {args.model}")
+    for option in ("ranks", "thresholds"):
+        if getattr(args, option) and args.model not in RAGGED:
+            raise UsageError(f"--{option}: expected with --model {' or '.join(RAGGED)}, found with {args.model}")
+    dim = args.dim or (args.ranks[-1] if args.ranks else 8)
+    if args.model in RAGGED:
+        try:
+            check_ranks(args.ranks or default_ranks(dim), args.thresholds)
+        except ValueError as error:
+            raise UsageError(f"--{error}") from None
+    if args.ranks and args.ranks[-1] != dim:
+        raise UsageError(f"--dim {dim}: expected the last of --ranks, {args.ranks[-1]}, or no --dim")
     if args.gradual and args.model != "pruned_fwfm":
         raise UsageError(f"--gradual: expected with --model pruned_fwfm, found with {args.model}")
     for name in ("hidden", "cross_layers", "dropout"):
@@ -209,10 +237,10 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     if "lr" in chosen:
         chosen["learning_rate"] = chosen.pop("lr")
     return _checked(
-        model=args.model, dim=args.dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=args.optimiser,
+        model=args.model, dim=dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=args.optimiser,
         batch_size=args.batch_size, epochs=args.epochs, patience=args.patience, init_std=args.init_std, seed=args.seed,
         threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat, stop=args.stop,
-        stop_after=args.stop_after,
+        stop_after=args.stop_after, ranks=args.ranks, thresholds=args.thresholds, l2_scope=args.l2_scope,
         calibration=getattr(args, "calibration", "platt") if loss == "logistic" else "none",
         **defaults(args.model, loss, args.optimiser) | method_defaults(args.method, args.model) | chosen,
     )  # fmt: skip
@@ -235,11 +263,13 @@ def run(args: argparse.Namespace) -> None:
     from training.run import fit
     from training.trainers.pairwise import trajectory_bytes
     from training.trainers.report import EpochBars
+    from training.trainers.settings import RAGGED
 
     prepared = Prepared.open(args.prepared)
     settings = settings_of(args, prepared)
     progress = Progress()
     rank = f" rank {settings.rank}" if settings.rank else ""
+    rank = f" ranks {', '.join(map(str, settings.rank_list))}" if settings.model in RAGGED else rank
     method = "" if settings.method == "plain" else f" by {settings.method}"
     progress.line(
         f"{settings.model}{rank}{method}, {settings.loss} loss, lr {settings.learning_rate:g}, L2 {settings.l2:g}"

@@ -39,6 +39,11 @@ def number(low: float, above: bool = False) -> Callable[[str], float]:
     return parse
 
 
+def counts(text: str) -> tuple[float, ...]:
+    """Numbers of at least 0 with commas between them."""
+    return tuple(number(0)(part) for part in text.split(","))
+
+
 def widths(text: str) -> tuple[int, ...]:
     """Whole numbers above 0 with commas between them."""
     try:

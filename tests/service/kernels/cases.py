@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from models_export.encoded import EncodedSide
 from models_export.manifest import FieldSpec, Manifest
+from models_export.ragged_rows import RaggedShape, pack_ragged
 from models_export.weights import Weights, pack_rows
 from service.kernels.dplr import DplrKernel
 from service.kernels.fm import FmKernel
 from service.kernels.fwfm import FwfmKernel
+from service.kernels.rafm import RafmKernel
 from service.kernels.side import Side
 
 FIELD_SIZE = 4
@@ -75,6 +77,12 @@ def random_weights(rng: np.random.Generator, family: str, n: int, m: int, dim: i
         return (rng.standard_normal(shape) * scale).astype(np.float32)
 
     matrix = U = e = None
+    if family == "rafm":
+        ranks = ranks_of(dim, rank)
+        groups = rng.integers(1, len(ranks) + 1, n).astype(np.int32)
+        return Weights(
+            family, draw(RaggedShape(ranks, groups).factors), draw(n), float(draw(1)[0]), ranks=ranks, groups=groups
+        )
     if family in ("fwfm", "pruned_fwfm"):
         upper = np.triu(draw(m, m), 1)
         if family == "pruned_fwfm":
@@ -83,6 +91,11 @@ def random_weights(rng: np.random.Generator, family: str, n: int, m: int, dim: i
     elif family == "dplr":
         U, e = draw(rank, m), draw(rank)
     return Weights(family, draw(n, dim), draw(n), float(draw(1)[0]), matrix, U, e)
+
+
+def ranks_of(dim: int, rank: int) -> tuple[int, ...]:
+    """Up to `rank` ranks, the last one `dim`, each half of the next."""
+    return tuple(sorted({max(dim >> shift, 1) for shift in range(rank)}))
 
 
 def random_side(rng: np.random.Generator, manifest: Manifest, side: Any, n: int, most_values: int) -> EncodedSide:
@@ -101,6 +114,11 @@ def random_side(rng: np.random.Generator, manifest: Manifest, side: Any, n: int,
 
 def make_kernel(manifest: Manifest, weights: Weights, family: str | None = None) -> Any:
     """The kernel over the packed rows of `weights`; its table is read-only, as a memory-mapped one is."""
+    if weights.ragged is not None:
+        packed = pack_ragged(weights.ragged, weights.vectors, weights.linear)
+        for array in (packed.rows, packed.row_at, packed.folded, packed.linear):
+            array.flags.writeable = False
+        return RafmKernel(packed.ranks, packed.rows, packed.row_at, packed.folded, packed.linear, weights.bias)
     table = pack_rows(weights, manifest)
     table.flags.writeable = False
     kp, bias = manifest.kp, weights.bias

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models_export.encoded import EncodedSide
 from models_export.manifest import COMPILED_FAMILIES
-from models_export.weights import pack_rows
+from models_export.weights import Weights, pack_rows
 from service.kernels._simd import stride_of
 from tests import oracle
 from tests.service.kernels.cases import Case, arrays, cases, make_case, make_kernel
@@ -31,9 +31,20 @@ def magnitude(case: Case) -> np.ndarray:
         fields = oracle.values_by_field(case.manifest, case.context, case.items, i)
         features = [value for values in fields for value in values]
         linear = sum(x * abs(float(w.linear[row])) for row, x in features)
-        vector = sum((x * np.abs(w.vectors[row].astype(np.float64)) for row, x in features), np.zeros(1))
-        result.append(1e-3 + abs(w.bias) + linear + strength * float(np.sum(vector**2)))
+        pairs = 0.0
+        for level in range(1, len(w.ranks) + 1) if w.groups is not None else [0]:
+            vectors = [(x, vector_of(w, row, level)) for row, x in features]
+            vector = sum((x * np.abs(v.astype(np.float64)) for x, v in vectors), np.zeros(1))
+            pairs += strength * float(np.sum(vector**2))
+        result.append(1e-3 + abs(w.bias) + linear + pairs)
     return np.array(result)
+
+
+def vector_of(w: Weights, row: int, level: int) -> np.ndarray:
+    """A feature's vector; of a ragged model that of a level, which counts as zero where the feature has none."""
+    if w.groups is None:
+        return w.vectors[row]
+    return oracle.level_vector(w, row, level) if w.groups[row] >= level else np.zeros(w.ranks[level - 1])
 
 
 def check(case: Case, found: np.ndarray, expected: np.ndarray) -> None:
@@ -144,9 +155,11 @@ def test_a_composite_of_one_value_of_weight_one_is_the_row_itself(family: str) -
     expected = oracle.scores(case.manifest, case.weights, case.context, one)
     check(case, case.kernel.score_items(state, arrays(one)), expected)
     twice = case.kernel.score_items(state, arrays(half))
-    if family == "fm":
+    if family in ("fm", "rafm"):
         # Over features, two halves of a value also interact with one another: 1/4 |v|^2.
-        norm = float(np.sum(case.weights.vectors[multi + 1].astype(np.float64) ** 2))
+        w = case.weights
+        own = vector_of(w, multi + 1, 0 if w.groups is None else int(w.groups[multi + 1]))
+        norm = float(np.sum(own.astype(np.float64) ** 2))
         expected = expected + 0.25 * norm
     check(case, twice, expected)
 
