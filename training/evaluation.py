@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from models_export.calibration import Calibration
 from training.metrics import binary_metrics, log_loss, mean_squared_error, sigmoid
 
+#: Among the metrics, numbers that say what they are over.
+COUNTS = ("rows", "users")
+
 
 def evaluate_split(
     loss: str, calibration: Calibration, label: NDArray[np.float32], score: NDArray[np.float32]

@@ -1,4 +1,7 @@
-"""Measure a finished run on its validation or test split: AUC, log loss, calibration; or MSE.
+"""Measure a finished run on its validation or test split.
+
+Logistic loss: AUC, log loss, accuracy, calibration. Squared loss: MSE, RMSE. Pairwise methods: Recall and NDCG at 10
+and 20 over all items, those of the splits before left out.
 
 example::
 
@@ -32,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
     from training.batches import Layout
     from training.errors import UsageError
+    from training.evaluation import COUNTS
     from training.metrics import reliability
     from training.run import Run, labelled, measure
     from training.trainers.plain import predict
@@ -55,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(document, indent=2))
         return
     rank = f" rank {run.settings.rank}" if run.settings.rank else ""
-    print(f"{run.settings.model}{rank}, {args.split} split, {int(metrics.pop('rows')):,} rows")
+    counts = ", ".join(f"{int(metrics.pop(name)):,} {name}" for name in COUNTS if name in metrics)
+    print(f"{run.settings.model}{rank}, {args.split} split, {counts}")
     for name, value in metrics.items():
         print(f"  {name:22s} {value:.5f}")
     if table:

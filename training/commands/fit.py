@@ -158,7 +158,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--field-lr-scale",
         type=number(0),
         default=None,
-        help="R, U and e learn at this multiple of --lr (default 0.01)",
+        help="R, U and e learn at this multiple of --lr (default 0.1)",
     )
     parser.add_argument(
         "--field-init-std",
@@ -230,7 +230,7 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
             "prepare with a label rule 'positive = \">= 4\"', or use --loss squared"
         )
     if args.stop == "auc" and loss != "logistic":
-        raise UsageError("--stop auc: expected with logistic loss, found with squared loss")
+        raise UsageError(f"--stop auc: expected with logistic loss, found with {loss} loss")
     rates = ("lr", "lr_decay", "l2", "l2_linear", "field_init", "field_init_std", "field_lr_scale")
     named = (*rates, *MIXING, *OF_PAIRWISE, "hidden", "cross_layers", "dropout")
     chosen: dict[str, Any] = {key: value for key in named if (value := getattr(args, key, None)) is not None}
@@ -258,6 +258,7 @@ def _checked(**settings: Any) -> FitSettings:
 
 def run(args: argparse.Namespace) -> None:
     """Fit a model."""
+    from training.evaluation import COUNTS
     from training.prepared import Prepared
     from training.progress import Progress
     from training.run import fit
@@ -286,5 +287,5 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps({"run": str(args.out), "best_epoch": run.best_epoch, "metrics": run.metrics}, indent=2))
         return
     for split, found in run.metrics.items():
-        print(f"{split}: " + ", ".join(f"{k} {v:.5f}" for k, v in found.items() if k != "rows"))
+        print(f"{split}: " + ", ".join(f"{k} {v:.5f}" for k, v in found.items() if k not in COUNTS))
     print(f"wrote {args.out} (best epoch {run.best_epoch}); next: ctrank-train evaluate {args.out}")

@@ -44,4 +44,5 @@ def run(args: argparse.Namespace) -> None:
         progress=Progress(),
     )  # fmt: skip
     print(report.summary())
-    print(f"next: ctrank-train fit {args.out} --model dplr --rank 2 --out run")
+    model = "--model fm --method bpr" if report.info["label"]["task"] == "implicit" else "--model dplr --rank 2"
+    print(f"next: ctrank-train fit {args.out} {model} --out run")
