@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from training.errors import UsageError
-from training.plots import curve, table
+from training.plots import curve, noise, table
 
 PLOTS: dict[str, Callable[..., str]] = {
     "table": table.draw,
     "curve": curve.draw,
+    "noise": noise.draw,
 }
 
 
