@@ -65,6 +65,7 @@ class RankingApp(FastAPI):
         self.settings = settings
         self.on_failure = on_failure
         self.hot: dict[str, Callable[[Scope, Receive, Send], Any]] = {}
+        self.known_heads: dict[bytes, tuple[HotRoute, int]] = {}
         for module in (slates, contexts, models, health):
             self.include_router(module.router)
 
@@ -143,9 +144,11 @@ async def _lifespan(app: RankingApp) -> AsyncIterator[None]:
     await cache.open()
     serving = Serving(settings, Metrics(folder), cache)
     app.state.serving = serving
-    for path, answer in (("/rank", RankAnswer), ("/score", ScoreAnswer)):
-        timers = RouteTimers(serving.metrics, path)
-        app.hot[path] = HotRoute(answer(serving, timers), timers, settings.max_body_bytes)
+    timers = RouteTimers(serving.metrics, "/rank")
+    rank = RankAnswer(serving, timers)
+    app.hot["/rank"] = HotRoute(rank, timers, settings.max_body_bytes, rank.at_once)
+    timers = RouteTimers(serving.metrics, "/score")
+    app.hot["/score"] = HotRoute(ScoreAnswer(serving, timers), timers, settings.max_body_bytes)
     tasks = [asyncio.create_task(_load_and_watch(app, serving)), asyncio.create_task(_publish(serving))]
     try:
         yield

@@ -68,37 +68,37 @@ FAMILIES: dict[str, Family] = {
 class Histogram:
     """A histogram of seconds in a worker's slots; `observe` costs well under a microsecond."""
 
-    __slots__ = ("_base", "_sum", "_values")
+    __slots__ = ("_sum", "_values", "slot")
 
-    def __init__(self, values: memoryview[float], base: int) -> None:
-        self._values, self._base, self._sum = values, base, base + HISTOGRAM_SLOTS - 1
+    def __init__(self, values: memoryview[float], slot: int) -> None:
+        self._values, self.slot, self._sum = values, slot, slot + HISTOGRAM_SLOTS - 1
 
     def observe(self, seconds: float) -> None:
         """Count one observation."""
         values = self._values
-        values[self._base + bisect_left(BUCKETS_S, seconds)] += 1.0
+        values[self.slot + bisect_left(BUCKETS_S, seconds)] += 1.0
         values[self._sum] += seconds
 
 
 class Counter:
     """One counter or gauge in a worker's slots."""
 
-    __slots__ = ("_slot", "_values")
+    __slots__ = ("_values", "slot")
 
     def __init__(self, values: memoryview[float], slot: int) -> None:
-        self._values, self._slot = values, slot
+        self._values, self.slot = values, slot
 
     def add(self, amount: float = 1.0) -> None:
         """Add `amount`."""
-        self._values[self._slot] += amount
+        self._values[self.slot] += amount
 
     def set(self, value: float) -> None:
         """Set a gauge, or a counter whose total is kept elsewhere."""
-        self._values[self._slot] = value
+        self._values[self.slot] = value
 
     def get(self) -> float:
         """The value in this worker."""
-        return float(self._values[self._slot])
+        return float(self._values[self.slot])
 
 
 class Metrics:
@@ -113,7 +113,7 @@ class Metrics:
         self._file.truncate(CAPACITY * 8)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._map = mmap.mmap(self._file.fileno(), CAPACITY * 8)
-        self._values = memoryview(self._map).cast("d")
+        self.values = memoryview(self._map).cast("d")
         self._index = open(folder / f"{stem}.index", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         self._next = 0
         self._counters: dict[tuple[str, tuple[str, ...]], Counter] = {}
@@ -124,7 +124,7 @@ class Metrics:
         key = (name, labels)
         found = self._counters.get(key)
         if found is None:
-            found = self._counters[key] = Counter(self._values, self._slots(name, labels, 1))
+            found = self._counters[key] = Counter(self.values, self._slots(name, labels, 1))
         return found
 
     def histogram(self, name: str, *labels: str) -> Histogram:
@@ -132,7 +132,7 @@ class Metrics:
         key = (name, labels)
         found = self._histograms.get(key)
         if found is None:
-            found = self._histograms[key] = Histogram(self._values, self._slots(name, labels, HISTOGRAM_SLOTS))
+            found = self._histograms[key] = Histogram(self.values, self._slots(name, labels, HISTOGRAM_SLOTS))
         return found
 
     def _slots(self, name: str, labels: tuple[str, ...], count: int) -> int:
@@ -156,9 +156,8 @@ class Metrics:
         return generate_latest(registry)
 
     def close(self) -> None:
-        """Release the files; they stay on disk, and their counters keep counting."""
-        self._values.release()
-        self._map.close()
+        """Release the files; they stay on disk, and their counters keep counting. The mapping goes with its last user:
+        compiled code may count in it."""
         self._file.close()
         self._index.close()
 

@@ -17,7 +17,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @lru_cache(maxsize=1024)
-def _head(model: str, version: str, source: str) -> bytes:
+def head(model: str, version: str, source: str) -> bytes:
     """Everything before the items."""
     names = _encode(model), _encode(version), _encode(source)
     return b'{"model":%b,"version":%b,"context_source":%b,"items":' % names
@@ -27,6 +27,6 @@ def render(served: ServedModel, source: str, ranked: Ranked, started: float) -> 
     """JSON of a ranking; `took_ms` is the time since `started` (seconds, `perf_counter`)."""
     items = ranked.to_json_items()
     unknown = _encode(ranked.unknown_item_ids) if ranked.unknown_item_ids else b"[]"
-    head = _head(served.name, served.version, source)
+    first = head(served.name, served.version, source)
     took_ms = (perf_counter() - started) * 1e3
-    return b'%b%b,"unknown_item_ids":%b,"took_ms":%.3f}' % (head, items, unknown, took_ms)
+    return b'%b%b,"unknown_item_ids":%b,"took_ms":%.3f}' % (first, items, unknown, took_ms)

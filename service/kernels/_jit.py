@@ -19,6 +19,7 @@ import math
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,23 @@ SOURCE_DIGEST = _source_digest()
 
 
 class _PackageCache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache, keyed also by the sources of all kernels."""
+    """Numba's cache, keyed by the sources of all kernels and by what a kernel closes over.
+
+    Numba's own key for the latter holds a random number for each compiled function among them, so that a kernel which
+    calls others would be found by no later process.
+    """
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), SOURCE_DIGEST)
+        return sig, codegen.magic_tuple(), SOURCE_DIGEST, _identity(self._py_func)
+
+
+def _identity(value: Any) -> Any:
+    """What tells a function of these sources from another, with the values it closes over; of other values, itself."""
+    function = getattr(value, "py_func", value)
+    if not isinstance(function, FunctionType):
+        return value
+    cells = function.__closure__ or ()
+    return function.__module__, function.__qualname__, tuple(_identity(cell.cell_contents) for cell in cells)
 
 
 def _input(dtype: Any, ndim: int) -> Any:

@@ -24,6 +24,7 @@ from service.kernels._pairs import block_size, dense_pairs, sparse_pairs
 from service.kernels._pairs_gather import gather_block
 from service.kernels._simd import host
 from service.kernels.composite import composite_row
+from service.kernels.raw_memory import inner_kernel
 
 
 @kernel(VOID(F32_1, INT64, INT64, INT64, OUT_F32_1, OUT_F32_1))
@@ -132,3 +133,17 @@ def context_kernel(kp: int) -> Any:
         state[0] = total
 
     return interact_context
+
+
+@cache
+def context_compute(kp: int) -> Any:
+    """``compute`` of the ``ContextProgram``: ``first`` and ``second`` are R among context fields and from context to
+    item fields."""
+    interact_context = context_kernel(kp)
+
+    @inner_kernel
+    def compute(table, rows, multi_indptr, multi_rows, multi_weights, first, second, scratch, state):
+        n_multi = len(multi_indptr) - 1
+        interact_context(table, rows, multi_indptr, multi_rows, multi_weights, n_multi, first, second, scratch, state)
+
+    return compute

@@ -10,6 +10,7 @@ from service.kernels._jit import F32_1, F32_2, FLOAT32, I32_1, I32_2, I64_1, OUT
 from service.kernels._projection import block_size, score_blocks
 from service.kernels._simd import host
 from service.kernels.composite import composite_row
+from service.kernels.raw_memory import inner_kernel
 
 
 @cache
@@ -88,3 +89,15 @@ def context_kernel(kp: int, rho: int, unit: int) -> Any:
         state[0] = total
 
     return project_context
+
+
+@cache
+def context_compute(kp: int, rho: int, unit: int) -> Any:
+    """``compute`` of the ``ContextProgram``: ``first`` are the diagonals in one row, ``second`` the coefficients."""
+    project_context = context_kernel(kp, rho, unit)
+
+    @inner_kernel
+    def compute(table, rows, multi_indptr, multi_rows, multi_weights, first, second, scratch, state):
+        project_context(table, rows, multi_indptr, multi_rows, multi_weights, first[0], second, scratch, state)
+
+    return compute

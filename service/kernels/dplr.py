@@ -13,8 +13,9 @@ import numpy as np
 from service.kernels._gather import folded_scalars
 from service.kernels._jit import aligned
 from service.kernels._projection import block_size
-from service.kernels._projection_kernels import context_kernel, items_kernel
+from service.kernels._projection_kernels import context_compute, context_kernel, items_kernel
 from service.kernels._simd import host
+from service.kernels.query import ContextProgram, QueryForm
 from service.kernels.side import F32, Side
 
 
@@ -41,7 +42,7 @@ class DplrKernel:
         self.table, self.kp, self.rho, self.bias = table, kp, rho, np.float32(bias)
         self.state_size, self.vector_size = 1 + rho * kp, rho * kp
         self._e = np.ascontiguousarray(e, np.float32)
-        self._e_wide = np.repeat(self._e, kp)
+        self.query = QueryForm(np.repeat(self._e, kp), 0.5)
         self._context_U = np.ascontiguousarray(np.asarray(U_context, np.float32).T)
         self._item_U = np.ascontiguousarray(np.asarray(U_item, np.float32).T)
         self._context_diagonals = self._diagonals(self._context_U, n_context_multi)
@@ -74,11 +75,11 @@ class DplrKernel:
         sums = aligned((len(items[0]), self.vector_size))
         return sums, self._score(np.zeros(self.state_size, np.float32), items, sums)
 
-    def query(self, state: F32) -> tuple[float, F32]:
-        """The context side: alpha and a, float32 [rho kp]."""
-        projections = state[1:]
-        a = projections * self._e_wide
-        return float(state[0] + np.float32(0.5) * np.dot(a, projections)), a
+    def context_program(self) -> ContextProgram:
+        """``context_state`` for compiled code."""
+        diagonals, scratch = self._context_diagonals[np.newaxis], aligned((1, self.table.shape[1]))
+        compute = context_compute(self.kp, self.rho, 0)
+        return ContextProgram(compute, float(self.bias), self.table, diagonals, self._context_U, scratch)
 
     def _score(self, state: F32, items: Side, sums: F32) -> F32:
         out = np.empty(len(items[0]), np.float32)

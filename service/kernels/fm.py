@@ -12,8 +12,9 @@ import numpy as np
 from service.kernels._gather import folded_scalars
 from service.kernels._jit import aligned
 from service.kernels._projection import block_size
-from service.kernels._projection_kernels import context_kernel, items_kernel
+from service.kernels._projection_kernels import context_compute, context_kernel, items_kernel
 from service.kernels._simd import host
+from service.kernels.query import ContextProgram, QueryForm
 from service.kernels.side import F32, Side
 
 
@@ -31,6 +32,7 @@ class FmKernel:
         self._items = items_kernel(kp, 1, 1)
         self._context = context_kernel(kp, 1, 1)
         self._no_sums = np.zeros((0, 0), np.float32)
+        self.query = QueryForm(np.ones(kp, np.float32), 0.5)
 
     def context_state(self, context: Side) -> F32:
         """[t_C, S_C], float32 [1 + kp], of a side of one row."""
@@ -49,10 +51,12 @@ class FmKernel:
         sums = aligned((len(items[0]), self.kp))
         return sums, self._score(np.zeros(self.state_size, np.float32), items, sums)
 
-    def query(self, state: F32) -> tuple[float, F32]:
-        """The context side: alpha and a, float32 [kp]."""
-        a = state[1:]
-        return float(state[0] + np.float32(0.5) * np.dot(a, a)), a
+    def context_program(self) -> ContextProgram:
+        """``context_state`` for compiled code."""
+        diagonals, scratch = self._context_diagonals[np.newaxis], aligned((1, self.table.shape[1]))
+        return ContextProgram(
+            context_compute(self.kp, 1, 1), float(self.bias), self.table, diagonals, self._ones, scratch
+        )
 
     def _score(self, state: F32, items: Side, sums: F32) -> F32:
         out = np.empty(len(items[0]), np.float32)

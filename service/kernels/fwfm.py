@@ -13,8 +13,9 @@ import numpy.typing as npt
 from service.kernels._gather import folded_scalars
 from service.kernels._jit import aligned
 from service.kernels._pairs import TILE, block_size
-from service.kernels._pairs_kernels import context_kernel, items_kernel
+from service.kernels._pairs_kernels import context_compute, context_kernel, items_kernel
 from service.kernels._simd import host
+from service.kernels.query import ContextProgram, QueryForm
 from service.kernels.side import F32, I32, Side
 
 
@@ -70,6 +71,7 @@ class FwfmKernel:
         self._items = items_kernel(kp, int(sparse))
         self._context = context_kernel(kp)
         self._no_sums = np.zeros((0, 0), np.float32)
+        self.query = QueryForm(np.ones(self.vector_size, np.float32), 0.0)
 
     def context_state(self, context: Side) -> F32:
         """[t_C, Q], float32 [1 + n_item_fields kp], of a side of one row."""
@@ -88,9 +90,11 @@ class FwfmKernel:
         sums = aligned((len(items[0]), self.vector_size))
         return sums, self._score(np.zeros(self.state_size, np.float32), items, sums)
 
-    def query(self, state: F32) -> tuple[float, F32]:
-        """The context side: alpha and a, float32 [n_item_fields kp]."""
-        return float(state[0]), state[1:]
+    def context_program(self) -> ContextProgram:
+        """``context_state`` for compiled code."""
+        scratch = np.empty((len(self._among), self.kp + 1), np.float32)
+        compute = context_compute(self.kp)
+        return ContextProgram(compute, float(self.bias), self.table, self._among, self._across, scratch)
 
     def _score(self, state: F32, items: Side, sums: F32) -> F32:
         out = np.empty(len(items[0]), np.float32)

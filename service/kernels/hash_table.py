@@ -22,21 +22,35 @@ ABSENT = -1
 
 
 @inner_kernel
+def _mix(h: int, word: int) -> int:
+    h = (h ^ word) * K1
+    return h ^ (h >> uint64(32))
+
+
+@inner_kernel
+def _finish(h: int) -> int:
+    h = (h ^ (h >> uint64(29))) * K2
+    return h ^ (h >> uint64(32))
+
+
+@inner_kernel
 def hash_bytes(address: int, length: int) -> int:
     """``StringTable.hash64`` of ``length`` bytes at ``address``, as uint64."""
     h = SEED ^ (uint64(length) * K1)
     last = address + (length & ~7)
     while address < last:
-        h = (h ^ load_u64(address)) * K1
-        h ^= h >> uint64(32)
+        h = _mix(h, load_u64(address))
         address += 8
     rest = length & 7
     if rest:
-        h = (h ^ load_tail(address, rest)) * K1
-        h ^= h >> uint64(32)
-    h ^= h >> uint64(29)
-    h *= K2
-    return h ^ (h >> uint64(32))
+        h = _mix(h, load_tail(address, rest))
+    return _finish(h)
+
+
+@inner_kernel
+def hash_word(word: int, length: int) -> int:
+    """``hash_bytes`` of the 1 to 8 bytes in ``word``, zero-padded."""
+    return _finish(_mix(SEED ^ (uint64(length) * K1), word))
 
 
 @inner_kernel

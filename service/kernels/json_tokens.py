@@ -18,7 +18,7 @@ from numba import float64, int64, uint64
 from service.kernels.raw_memory import fused, inner_kernel, load_u8, load_u64, trailing_zeros
 
 UNUSUAL = -1
-QUOTE, COMMA, COLON, MINUS, POINT, ZERO = 0x22, 0x2C, 0x3A, 0x2D, 0x2E, 0x30
+SPACE, QUOTE, COMMA, COLON, MINUS, POINT, ZERO = 0x20, 0x22, 0x2C, 0x3A, 0x2D, 0x2E, 0x30
 OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT, BACKSLASH = 0x5B, 0x5D, 0x7B, 0x7D, 0x5C
 LOWER_N, LOWER_E, CASE, PLUS = 0x6E, 0x65, 0x20, 0x2B
 

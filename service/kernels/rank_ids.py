@@ -18,8 +18,9 @@ from service.kernels._jit import F32_1, F32_2, FLOAT32, I64_1, INT64, OUT_F32_1,
 from service.kernels.catalogue import GROUP, gather_top_kernel
 from service.kernels.finish import OUT_F64_1, sigmoid
 from service.kernels.item_json import OUT_U8_1, write_items
+from service.kernels.json_tokens import skip_space
 from service.kernels.scan_fields import RAW, TABLES
-from service.kernels.scan_known_ids import WORK, scan_known_ids
+from service.kernels.scan_known_ids import scan_known_ids, work_words
 
 OTHERWISE = -1
 """What this path leaves to the separate steps: unusual JSON, unknown ids, few candidates, scores that overflow."""
@@ -44,9 +45,11 @@ def rank_ids_kernel(size: int) -> Any:
         # Writes the best ``k`` (``rows``, ``scores``, ``probabilities``: empty for none) and their JSON (``text``);
         # returns (candidates, bytes of text), the first ``OTHERWISE`` where the separate steps have to do it.
         index = np.empty(limit + GROUP, np.int32)
-        work = np.empty(WORK, np.int64)
-        count = scan_known_ids(raw, table, index[:limit], work)
-        if count < k * SELECT_SHARE:
+        work = np.empty(work_words(len(raw)), np.int64)
+        begin = int64(raw.ctypes.data)
+        end = begin + len(raw)
+        count, at = scan_known_ids(skip_space(begin, end), end, table, index[:limit], work)
+        if count < k * SELECT_SHARE or skip_space(at, end) != end:
             return OTHERWISE, 0
         padded = count + -count % GROUP
         for i in range(count, padded):

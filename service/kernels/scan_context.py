@@ -55,6 +55,80 @@ def context_hash(
     )
 
 
+@inner_kernel
+def encode_context(  # type: ignore[no-untyped-def]
+    at,
+    end,
+    tables,
+    max_values,
+    rows,
+    indptr,
+    multi_rows,
+    weights,
+    unknown,
+    starts,
+    counts,
+    pool_rows,
+    pool_weights,
+    scratch,
+):
+    """Encode the object at the address ``at``; everything else as for ``scan_context``. Returns (address behind the
+    object, entries of multi-valued fields, number of unknown values), or (``UNUSUAL``, 0, 0), or (``TOO_MANY``,
+    position of the field, 0)."""
+    n_fields = len(tables) - 1
+    n_multi = len(indptr) - 1
+    n_single = rows.shape[1]
+    scratch[0] = 0
+    for position in range(n_fields):
+        unknown[position] = 0
+    for place in range(n_single):
+        rows[0, place] = int32(-1)
+    for place in range(n_multi):
+        starts[place] = -1
+    at, filled = scan_fields(
+        at,
+        end,
+        int64(tables.ctypes.data),
+        n_fields,
+        max_values,
+        int64(rows.ctypes.data),
+        int64(starts.ctypes.data),
+        int64(counts.ctypes.data),
+        int64(pool_rows.ctypes.data),
+        int64(pool_weights.ctypes.data),
+        int64(0),
+        int64(scratch.ctypes.data),
+        int64(unknown.ctypes.data),
+    )
+    if at < 0:
+        return at, filled, 0
+    if not flush(int64(scratch.ctypes.data), int64(unknown.ctypes.data)):
+        return UNUSUAL, 0, 0
+    n_unknown = 0
+    total = 0
+    if n_multi > 0:
+        indptr[0] = 0
+    for position in range(n_fields):
+        n_unknown += unknown[position]
+        place = tables[position + 1, PLACE]
+        missing = int32(tables[position + 1, OFFSET])
+        if tables[position + 1, KIND] != MULTI:
+            if rows[0, place] < 0:
+                rows[0, place] = missing
+            continue
+        if starts[place] < 0:
+            multi_rows[total] = missing
+            weights[total] = np.float32(1.0)
+            counts[place] = 1
+        else:
+            for i in range(counts[place]):
+                multi_rows[total + i] = pool_rows[starts[place] + i]
+                weights[total + i] = pool_weights[starts[place] + i]
+        total += counts[place]
+        indptr[place + 1] = total  # multi-valued fields come in the order of their places
+    return at, total, n_unknown
+
+
 @kernel(
     types.Tuple((int64, int64, int64, uint64))(
         RAW,
@@ -96,64 +170,21 @@ def scan_context(
     fields, number of unknown values, hash). Status ``TOO_MANY``: a value list is longer than ``max_values``, and the
     second number is the field's position.
     """
-    n_fields = len(tables) - 1
-    n_multi = len(indptr) - 1
-    n_single = rows.shape[1]
-    scratch[0] = 0
-    for position in range(n_fields):
-        unknown[position] = 0
-    for place in range(n_single):
-        rows[0, place] = int32(-1)
-    for place in range(n_multi):
-        starts[place] = -1
     at = int64(raw.ctypes.data)
     end = at + len(raw)
-    at, filled = scan_fields(
-        skip_space(at, end),
-        end,
-        int64(tables.ctypes.data),
-        n_fields,
-        max_values,
-        int64(rows.ctypes.data),
-        int64(starts.ctypes.data),
-        int64(counts.ctypes.data),
-        int64(pool_rows.ctypes.data),
-        int64(pool_weights.ctypes.data),
-        int64(0),
-        int64(scratch.ctypes.data),
-        int64(unknown.ctypes.data),
-    )
+    at, total, n_unknown = encode_context(
+        skip_space(at, end), end, tables, max_values, rows, indptr, multi_rows, weights, unknown, starts, counts,
+        pool_rows, pool_weights, scratch,
+    )  # fmt: skip
     if at < 0:
-        return at, filled, 0, uint64(0)
-    if skip_space(at, end) != end or not flush(int64(scratch.ctypes.data), int64(unknown.ctypes.data)):
+        return at, total, 0, uint64(0)
+    if skip_space(at, end) != end:
         return UNUSUAL, 0, 0, uint64(0)
-    n_unknown = 0
-    total = 0
-    if n_multi > 0:
-        indptr[0] = 0
-    for position in range(n_fields):
-        n_unknown += unknown[position]
-        place = tables[position + 1, PLACE]
-        missing = int32(tables[position + 1, OFFSET])
-        if tables[position + 1, KIND] != MULTI:
-            if rows[0, place] < 0:
-                rows[0, place] = missing
-            continue
-        if starts[place] < 0:
-            multi_rows[total] = missing
-            weights[total] = np.float32(1.0)
-            counts[place] = 1
-        else:
-            for i in range(counts[place]):
-                multi_rows[total + i] = pool_rows[starts[place] + i]
-                weights[total + i] = pool_weights[starts[place] + i]
-        total += counts[place]
-        indptr[place + 1] = total  # multi-valued fields come in the order of their places
     h = _hash(
         int64(rows.ctypes.data),
-        n_single,
+        rows.shape[1],
         int64(indptr.ctypes.data),
-        n_multi,
+        len(indptr) - 1,
         int64(multi_rows.ctypes.data),
         int64(weights.ctypes.data),
     )

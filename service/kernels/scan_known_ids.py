@@ -5,27 +5,35 @@
 A look-up needs a slot, then a record, which is known only when the slot is there. While a chunk of ids is read and
 hashed, the chunk before it has its slots read, and the one before that its records compared: every line is asked for a
 chunk ahead of its use, and the misses hide behind the reading. Asking for the items' rows here too made it slower.
-``scan_ids`` is the general scanner: what is refused here goes there.
+
+Strings are cut at the places of all quotes, found first; integers one behind the other. ``scan_ids`` is the general
+scanner: what is refused here goes there.
 """
 
 from __future__ import annotations
 
 from numba import int64, uint64
+from numba.extending import register_jitable
 
-from service.kernels.hash_table import hash_bytes, matches
+from service.kernels.hash_table import equal_bytes, hash_bytes, hash_word
 from service.kernels.json_tokens import (
     CLOSE_ARRAY,
+    COMMA,
     OPEN_ARRAY,
+    QUOTE,
+    SPACE,
     byte_at,
+    integer_length,
     next_element,
-    plain_id,
     skip_space,
 )
 from service.kernels.pending import MASK, RECORDS, SLOTS
+from service.kernels.quotes import SLACK, find_quotes
 from service.kernels.raw_memory import (
     inner_kernel,
     load_i32,
     load_i64,
+    load_tail,
     load_u64,
     prefetch,
     store_i32,
@@ -35,80 +43,172 @@ from service.kernels.raw_memory import (
 
 REFUSED = -1
 _CHUNK = 32
-_ENTRY = 24  # bytes: hash, then record; start; length
-WORK = 3 * _CHUNK * _ENTRY // 8
-"""Words of work space: three chunks under way."""
+_ENTRY = 32  # bytes: hash, then record; start; length; a short id itself
+_SHORT = 8  # bytes of an id that is compared as one word
+_CHUNK_BYTES = _CHUNK * _ENTRY
+
+
+@register_jitable  # type: ignore[misc]
+def work_words(text_bytes: int) -> int:
+    """Words of work space for so many bytes of text: three chunks under way, and the places of the quotes."""
+    return 3 * _CHUNK_BYTES // 8 + (text_bytes + SLACK + 1) // 2
 
 
 @inner_kernel
-def scan_known_ids(raw, table, index, work):
-    """Indices of the ids in the JSON array ``raw`` (uint8) into ``index`` int32. ``table``: as for ``scan_ids``.
-    ``work``: int64 [WORK], the caller's, since memory that is only addressed here would be freed before its last use.
+def _enter(entry, start, length, slots, mask):
+    """Hash a string and ask for its slot."""
+    if 0 < length <= _SHORT:
+        word = uint64(load_tail(start, length))
+        h = uint64(hash_word(word, length))
+    else:
+        word = uint64(0)
+        h = uint64(hash_bytes(start, length))
+    prefetch(slots + (int64(h & mask) << 4))
+    store_u64(entry, h)
+    store_i64(entry + 8, start)
+    store_i64(entry + 16, length)
+    store_u64(entry + 24, word)
 
-    Returns the number of ids, or ``REFUSED``: an unknown id, unusual JSON, more ids than ``index`` holds.
+
+@inner_kernel
+def _read_strings(base, end, quotes, last_quote, entry, slots, mask):
+    """Enter up to a chunk of the strings between the quotes from ``quotes`` on: (number of strings, address behind the
+    last one, whether a comma and another one follow); ``REFUSED`` strings where anything else stands between two."""
+    n = int64(0)
+    after = base
+    more = True
+    while more and n < _CHUNK:
+        if quotes + 4 > last_quote:
+            return int64(REFUSED), after, False
+        opening, closing = int64(load_i32(quotes)), int64(load_i32(quotes + 4))
+        _enter(entry, base + opening + 1, closing - opening - 1, slots, mask)
+        after = base + closing + 1
+        more = byte_at(after, end) == COMMA
+        quotes += 8
+        if more:
+            gap = int64(load_i32(quotes)) - closing if quotes <= last_quote else int64(0)
+            if gap != 2 and not (gap == 3 and byte_at(after + 1, end) == SPACE):
+                return int64(REFUSED), after, False
+        entry += _ENTRY
+        n += 1
+    return n, after, more
+
+
+@inner_kernel
+def _read_integers(at, end, entry, slots, mask):
+    """As ``_read_strings`` for integers from ``at`` on, the address that of the next one."""
+    n = int64(0)
+    more = True
+    while more and n < _CHUNK:
+        length = integer_length(at, end)
+        if length < 0:
+            return int64(REFUSED), at, False
+        _enter(entry, at, length, slots, mask)
+        at, more = next_element(at + length, end)
+        if at < 0:
+            return int64(REFUSED), at, False
+        entry += _ENTRY
+        n += 1
+    return n, at, more
+
+
+@inner_kernel
+def _walk(slot, h, slots, mask):
+    """Address of the first slot from ``slot`` on that holds ``h`` or nothing."""
+    while True:
+        where = slots + ((slot & int64(mask)) << 4)
+        if load_i64(where + 8) == 0 or load_u64(where) == h:
+            return where
+        slot += 1
+
+
+@inner_kernel
+def _ask_records(entry, n, slots, mask, records):
+    """Read the slots of ``n`` entries and ask for their records; false where one is in no slot."""
+    for _ in range(n):
+        h = load_u64(entry)
+        slot = int64(h & mask)
+        first = slots + (slot << 4)
+        second = slots + (((slot + 1) & int64(mask)) << 4)
+        # One of the two in nine cases of ten, and which cannot be foretold: chosen by arithmetic, not by a branch.
+        elsewhere = int64(load_u64(first) != h)
+        where = first ^ ((first ^ second) & -elsewhere)
+        if load_u64(where) != h:
+            where = _walk(slot + 2, h, slots, mask)
+        offset = load_i64(where + 8)
+        if offset == 0:
+            return False
+        record = records + offset - 1
+        store_i64(entry, record)
+        prefetch(record)
+        entry += _ENTRY
+    return True
+
+
+@inner_kernel
+def _compare(entry, n, out):
+    """Write the indices of ``n`` entries; false where a record is another string's."""
+    for i in range(n):
+        record, length = load_i64(entry), load_i64(entry + 16)
+        first = load_i64(record)  # index, length
+        if first >> 32 != length:
+            return False
+        if 0 < length <= _SHORT:
+            if load_u64(record + 8) != load_u64(entry + 24):
+                return False
+        elif not equal_bytes(record + 8, load_i64(entry + 8), length):
+            return False
+        store_i32(out + 4 * i, first)
+        entry += _ENTRY
+    return True
+
+
+@inner_kernel
+def scan_known_ids(at, end, table, index, work):
+    """Indices of the ids in the JSON array at the address ``at`` into ``index`` int32. ``table``: as for ``scan_ids``.
+    ``work``: int64 [``work_words`` of the bytes up to ``end``], the caller's, since memory that is only addressed here
+    would be freed before its last use.
+
+    Returns (number of ids, address behind the array); ``REFUSED`` ids for an unknown one, unusual JSON, more ids than
+    ``index`` holds.
     """
-    base = int64(raw.ctypes.data)
-    end = base + len(raw)
     slots, mask, records = table[0, SLOTS], uint64(table[0, MASK]), table[0, RECORDS]
     out = int64(index.ctypes.data)
-    at = skip_space(base, end)
     if byte_at(at, end) != OPEN_ARRAY:
-        return int64(REFUSED)
+        return int64(REFUSED), at
     at = skip_space(at + 1, end)
     more = byte_at(at, end) != CLOSE_ARRAY
-    read = int64(0)
-    first = int64(0)  # ids whose records are not compared yet
-    slotted = int64(0)  # ids whose slots are not read yet
     now = int64(work.ctypes.data)
-    before, earlier = now + _CHUNK * _ENTRY, now + 2 * _CHUNK * _ENTRY
+    before, earlier = now + _CHUNK_BYTES, now + 2 * _CHUNK_BYTES
+    base, quotes = at, now + 3 * _CHUNK_BYTES
+    last_quote = int64(-1)  # address of the last one; none for integers
+    if byte_at(at, end) == QUOTE:
+        n_quotes, plain = find_quotes(base, end, quotes)
+        if not plain:
+            return int64(REFUSED), at
+        last_quote = quotes + 4 * (n_quotes - 1)
+    read = hashed = slotted = int64(0)  # ids of the chunk just read, of that before, and of the one before that
+    total = int64(0)
     while True:
-        entry = now
-        while more and entry < now + _CHUNK * _ENTRY:
-            start, length, at = plain_id(at, end)
-            if length < 0:
-                return int64(REFUSED)
-            h = uint64(hash_bytes(start, length))
-            prefetch(slots + (int64(h & mask) << 4))
-            store_u64(entry, h)
-            store_i64(entry + 8, start)
-            store_i64(entry + 16, length)
-            entry += _ENTRY
-            at, more = next_element(at, end)
-            if at < 0:
-                return int64(REFUSED)
-        n = (entry - now) // _ENTRY
-        read += n
-        if read > len(index):
-            return int64(REFUSED)
-        entry = before
-        while entry < before + (read - n - slotted) * _ENTRY:
-            h = load_u64(entry)
-            slot = int64(h & mask)
-            while True:
-                where = slots + (slot << 4)
-                offset = int64(load_u64(where + 8))
-                if offset == 0:
-                    return int64(REFUSED)
-                if load_u64(where) == h:
-                    break
-                slot = (slot + 1) & int64(mask)
-            record = records + offset - 1
-            store_i64(entry, record)
-            prefetch(record)
-            entry += _ENTRY
-        entry = earlier
-        while entry < earlier + (slotted - first) * _ENTRY:
-            record = load_i64(entry)
-            if not matches(record, load_i64(entry + 8), load_i64(entry + 16)):
-                return int64(REFUSED)
-            store_i32(out, int64(load_i32(record)))
-            out += 4
-            entry += _ENTRY
-        if first == read and not more:
+        read = int64(0)
+        if more:
+            if last_quote >= 0:
+                read, at, more = _read_strings(base, end, quotes, last_quote, now, slots, mask)
+                quotes += 8 * read
+            else:
+                read, at, more = _read_integers(at, end, now, slots, mask)
+            total += read
+            if read < 0 or total > len(index):
+                return int64(REFUSED), at
+        if not _ask_records(before, hashed, slots, mask, records) or not _compare(earlier, slotted, out):
+            return int64(REFUSED), at
+        out += 4 * slotted
+        if read + hashed == 0:
             break
-        first = slotted
-        slotted = read - n
+        hashed, slotted = read, hashed
         now, before, earlier = earlier, now, before
-    if skip_space(at + 1, end) != end:
-        return int64(REFUSED)
-    return read
+    if last_quote >= 0:
+        at = skip_space(at, end)
+        if byte_at(at, end) != CLOSE_ARRAY:
+            return int64(REFUSED), at
+    return total, at + 1

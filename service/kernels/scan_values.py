@@ -22,7 +22,6 @@ from service.kernels.json_tokens import (
     CLOSE_OBJECT,
     COLON,
     COMMA,
-    LOWER_N,
     MINUS,
     OPEN_ARRAY,
     OPEN_OBJECT,
@@ -49,6 +48,7 @@ from service.kernels.raw_memory import (
     column,
     inner_kernel,
     load_f64,
+    load_i32,
     load_i64,
     load_u8,
     load_u64,
@@ -65,12 +65,13 @@ _NEAR = 1e-9  # closer to a bin's border than this, two libraries' logarithms ma
 _FLOOR_LIMIT = -1e15
 _MAX_WEIGHT = 1e6
 _LONGEST_WALK = 128
+_NULL = int.from_bytes(b"null", "little")
 
 
 @inner_kernel
 def is_null(at: int, end: int) -> bool:
-    """Whether the literal at ``at`` is null (in valid JSON no other begins with n)."""
-    return byte_at(at, end) == LOWER_N and at + 4 <= end
+    """Whether the literal at ``at`` is null."""
+    return at + 4 <= end and load_i32(at) == _NULL
 
 
 @inner_kernel

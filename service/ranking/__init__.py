@@ -5,5 +5,6 @@ from service.ranking.instances import Predictions
 from service.ranking.limits import Limits
 from service.ranking.model import RankingModel
 from service.ranking.ranked import Ranked
+from service.ranking.whole_request import Meters, WholeRequest
 
-__all__ = ["Context", "Limits", "Predictions", "Ranked", "RankingModel"]
+__all__ = ["Context", "Limits", "Meters", "Predictions", "Ranked", "RankingModel", "WholeRequest"]

@@ -56,8 +56,8 @@ class ContextEncoder:
     def __init__(self, encoder: FieldEncoder, limits: Limits) -> None:
         self._encoder = encoder
         self._limits = limits
-        self._tables = FieldTables(encoder, "context")
-        self._names = [spec.name for spec in self._tables.fields]
+        self.tables = FieldTables(encoder, "context")
+        self._names = [spec.name for spec in self.tables.fields]
 
     def encode(self, context: Raw | Mapping[str, Any]) -> Context:
         """Encode JSON text or a decoded mapping. Raises ``InvalidField``, ``InvalidSlate``, ``LimitExceeded``,
@@ -73,7 +73,7 @@ class ContextEncoder:
 
     def _scan(self, raw: Raw) -> Context | None:
         """The compiled path; ``None`` for what it leaves aside."""
-        tables = self._tables
+        tables = self.tables
         data = as_bytes(raw)
         rows = np.empty((1, tables.n_single), dtype=np.int32)
         unknown = np.empty(len(self._names), dtype=np.int32)

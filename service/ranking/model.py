@@ -31,6 +31,7 @@ from service.ranking.json_values import Raw, as_json, is_raw
 from service.ranking.limits import Limits
 from service.ranking.ranked import CatalogueIds, IdSource, Ranked
 from service.ranking.slate import Slate, SlateFiller
+from service.ranking.whole_request import Meters, RankingParts, WholeRequest, clock_agrees
 from service.ranking_errors import InvalidSlate, LimitExceeded, ScoreNotFinite
 from service.scorers.numba_scorer import make_scorer
 from service.scorers.protocol import Scorer
@@ -89,6 +90,10 @@ class RankingModel:
         context = self.encode_context(b"{}")
         state = self.context_state(context)
         self.encode_context({})
+        whole = self.whole_request("", b"", Meters.discarded())
+        if whole is not None:
+            raw = msgspec.json.encode(known * SELECT_SHARE)
+            whole.answer(b'{"context":{},"item_ids":%b,"top_k":1}' % raw, 0.0)
         for ids in (known, [*known, ""]):
             raw = msgspec.json.encode(ids)
             self.rank_ids(state, raw).to_json_items()
@@ -115,6 +120,18 @@ class RankingModel:
                 "the context's score is not finite in float32: a weight is too large for this model", "context"
             )
         return state
+
+    def whole_request(self, name: str, head: bytes, meters: Meters) -> WholeRequest | None:
+        """The short way for usual requests to this model under its served ``name``; ``head`` is the reply up to its
+        items. ``None`` where it does not apply: no catalogue, a calibration that is no sigmoid, no compiled scorer."""
+        compiled = self.scorer.compiled()
+        if self._best_ids is None or self.catalogue is None or compiled is None or not clock_agrees():
+            return None
+        parts = RankingParts(
+            name, self._contexts.tables, self._look_up, self._catalogue_ids, self.catalogue, *compiled,
+            self._largest_state, self._sigmoid, self.limits,
+        )  # fmt: skip
+        return WholeRequest(parts, head, meters)
 
     # -- ranking ------------------------------------------------------------------------------------------------------
 

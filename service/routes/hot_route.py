@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Protocol, TypeAlias
 
@@ -29,18 +29,27 @@ class Answer(Protocol):
         ...
 
 
+AtOnce: TypeAlias = Callable[[bytes, float], bytes | None]
+"""Body and time of its arrival -> the reply, already counted, or `None` if `Answer` has to make it."""
+
+
 class HotRoute:
     """A route: check, `answer`, count. `HotProtocol` calls `reply`; as an ASGI application it does the same."""
 
-    def __init__(self, answer: Answer, timers: RouteTimers, max_body_bytes: int) -> None:
+    def __init__(
+        self, answer: Answer, timers: RouteTimers, max_body_bytes: int, at_once: AtOnce = lambda body, started: None
+    ) -> None:
         self.max_body_bytes = max_body_bytes
-        self._answer, self._timers = answer, timers
+        self._answer, self._timers, self._at_once = answer, timers, at_once
 
     def reply(self, body: bytes) -> Reply | Awaitable[Reply]:
         """The reply to a complete body that came with the right headers; never raises."""
         started = perf_counter()
         try:
             check_text(body)
+            at_once = self._at_once(body, started)
+            if at_once is not None:
+                return 200, at_once
             answer = self._answer(body, started)
         except Exception as error:
             return self.problem(error)

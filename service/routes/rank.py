@@ -12,18 +12,20 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from service.body import decode
 from service.context_lookup import CONTEXT_US_PER_BYTE, Found, cached_state, computed_state, encoding_us
 from service.errors import InvalidRequest
+from service.metrics import BUCKETS_S
 from service.models import ServedModel
-from service.rank_reply import render
+from service.rank_reply import head, render
 from service.routes.timing import RouteTimers
 from service.schemas import RankRequest, is_absent
 from service.serving import Serving
 
 if TYPE_CHECKING:
-    from service.ranking import Ranked
+    from service.ranking import Ranked, WholeRequest
     from service.scorers.protocol import State
 
 # Estimated microseconds per byte of an undecoded slate (several times what usual JSON takes: escapes and the like take
@@ -43,7 +45,31 @@ class RankAnswer:
         self._sources = {s: counter("ctrank_context_source", s) for s in ("computed", "memory", "shared", "redis")}
         self._offload_us = serving.settings.offload_us
         self._small_bytes = self._offload_us / max(*US_PER_BYTE.values(), CONTEXT_US_PER_BYTE)  # need no estimate
+        self._default: ServedModel | None = None
+        self._whole: WholeRequest | None = None  # the default model's
         self._offloaded = counter("ctrank_offloaded", "/rank")
+
+    def at_once(self, body: bytes, started: float) -> bytes | None:
+        """The reply to a usual request to the default model, counted; `None` for every other one."""
+        served = self._serving.models.find(None, None)
+        if served is None or len(body) > self._small_bytes:
+            return None
+        if served is not self._default:
+            self._default, self._whole = served, self._whole_request(served)
+        whole = self._whole
+        if whole is None:
+            return None
+        reply = whole.answer(body, started)
+        if reply is not None and whole.n_unknown:
+            served.count_unknown(self._serving.metrics, whole.unknown_values())
+        return reply
+
+    def _whole_request(self, served: ServedModel) -> WholeRequest | None:
+        from service.ranking import Meters
+
+        slots = {**self._timers.slots, "source": self._sources["computed"].slot, "candidates": served.candidates.slot}
+        meters = Meters(np.asarray(self._serving.metrics.values), np.array(BUCKETS_S), slots)
+        return served.ranking.whole_request(served.name, head(served.name, served.version, "computed"), meters)
 
     def __call__(self, body: bytes, started: float) -> bytes | Awaitable[bytes]:
         """The reply of one request, or a promise of it; raises `ServiceError` or `RankingError`."""

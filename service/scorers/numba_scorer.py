@@ -11,6 +11,7 @@ from service.kernels.catalogue import CatalogueKernel
 from service.kernels.dplr import DplrKernel
 from service.kernels.fm import FmKernel
 from service.kernels.fwfm import FwfmKernel
+from service.kernels.query import ContextProgram, QueryForm
 from service.kernels.rafm import RafmKernel
 from service.kernels.side import Side as Arrays
 from service.kernels.top_k import top_k
@@ -138,6 +139,12 @@ class NumbaScorer:
     def query(self, state: F32) -> tuple[float, F32]:
         """See ``Scorer``."""
         return self._kernel.query(state)
+
+    def compiled(self) -> tuple[ContextProgram, QueryForm] | None:
+        """See ``Scorer``."""
+        if isinstance(self._kernel, RafmKernel):
+            return None  # its query is not of the form that compiled requests have
+        return self._kernel.context_program(), self._kernel.query
 
     def score_catalogue(self, state: F32, g: F32, beta: F32, index: I32) -> F32:
         """See ``Scorer``."""

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_export.encoded import EncodedSide
+from service.kernels.query import ContextProgram, QueryForm
 
 F32: TypeAlias = npt.NDArray[np.float32]
 I32: TypeAlias = npt.NDArray[np.int32]
@@ -38,6 +39,9 @@ class Scorer(Protocol):
 
     def query(self, state: F32) -> tuple[float, F32]:
         """The context side: alpha and a float32 [vector_size], with score = alpha + beta + <a, g>."""
+
+    def compiled(self) -> tuple[ContextProgram, QueryForm] | None:
+        """``context_state`` and ``query`` for compiled code; ``None`` where there is no such code."""
 
     def score_catalogue(self, state: F32, g: F32, beta: F32, index: I32) -> F32:
         """Scores float32 [len(index)] of precomputed items ``index``, each in ``0 <= index < len(beta)``."""
