@@ -1,7 +1,8 @@
 """The first start on a machine: kernels are compiled once, by two processes at a time, while later ones wait.
 
 Numba compiles a kernel when its module is imported and keeps it on disk. Compiling takes seconds, so that the kernels
-are split: a helper process compiles those that read JSON, this one all others; then each loads the other's from disk.
+are split: a helper process compiles those that read contexts and then those that read inline items, this one all
+others; then it loads the helper's from disk.
 A marker beside the precomputed item sides says that these sources have been compiled for this machine.
 """
 
@@ -19,7 +20,8 @@ from pathlib import Path
 
 logger = logging.getLogger("ctrank")
 
-HELPED = ("service.kernels.scan_context", "service.kernels.scan_items")
+CONTEXTS, ITEMS = "service.kernels.scan_context", "service.kernels.scan_items"
+AFTER = "service.kernels.rank_body"  # needs CONTEXTS
 _PACKAGE = Path(__file__).parent / "kernels"
 
 
@@ -45,18 +47,19 @@ def compile_kernels(folder: Path) -> None:
 
 
 def _compile() -> None:
-    helper = None
-    if len(os.sched_getaffinity(0)) > 1:
-        command = [sys.executable, "-c", f"import {', '.join(HELPED)}"]
-        helper = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for path in sorted(_PACKAGE.glob("*.py")):
-            name = f"service.kernels.{path.stem}"
-            if path.stem != "__init__" and name not in HELPED:
+    names = [f"service.kernels.{path.stem}" for path in sorted(_PACKAGE.glob("*.py")) if path.stem != "__init__"]
+    if len(os.sched_getaffinity(0)) == 1:
+        for name in names:
+            importlib.import_module(name)
+        return
+    command = [sys.executable, "-c", f"import {CONTEXTS}; print(flush=True); import {ITEMS}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as helper:
+        assert helper.stdout is not None
+        for name in names:
+            if name not in (CONTEXTS, ITEMS, AFTER):
                 importlib.import_module(name)
-    finally:
-        if helper is not None:
-            helper.wait()
+        helper.stdout.readline()
+        importlib.import_module(AFTER)
 
 
 def _key() -> str:

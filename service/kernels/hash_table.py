@@ -10,6 +10,8 @@ lines, a slot and a record; ``service.kernels.pending`` does many at a time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import int64, uint64
 
@@ -22,13 +24,13 @@ ABSENT = -1
 
 
 @inner_kernel
-def _mix(h: int, word: int) -> int:
+def _mix(h: Any, word: int) -> Any:
     h = (h ^ word) * K1
     return h ^ (h >> uint64(32))
 
 
 @inner_kernel
-def _finish(h: int) -> int:
+def _finish(h: Any) -> Any:
     h = (h ^ (h >> uint64(29))) * K2
     return h ^ (h >> uint64(32))
 

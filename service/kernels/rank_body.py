@@ -137,97 +137,99 @@ def _write_tail(at, seconds):
     return at + 5
 
 
+@kernel(types.Tuple((int64, int64, int64, float64))(TABLES, RAW))
+def _read(plan, body):
+    """Encode the context and resolve the ids: (ids, top_k, unknown context values, seconds spent on the context), or
+    ``OTHERWISE`` ids."""
+    clock = vector(plan, CLOCK, np.int64)
+    refused = int64(OTHERWISE), int64(0), int64(0), 0.0
+    context_s = 0.0
+    count, k, n_unknown, seen = int64(0), int64(0), int64(0), int64(0)
+    at = int64(body.ctypes.data)
+    end = at + len(body)
+    at = skip_space(at, end)
+    if byte_at(at, end) != OPEN_OBJECT or _has_control(body):
+        return refused
+    at = skip_space(at + 1, end)
+    while True:
+        if byte_at(at, end) != QUOTE:
+            return refused
+        length = string_length(at + 1, end)
+        if length < 1 or length > 8:
+            return refused
+        member = uint64(load_tail(at + 1, length))
+        at = skip_space(at + length + 2, end)
+        if byte_at(at, end) != COLON:
+            return refused
+        at = skip_space(at + 1, end)
+        if member == _CONTEXT:
+            bit = 1
+            began = now(clock)
+            multi_rows = vector(plan, MULTI_ROWS, np.int32)
+            at, _, n_unknown = encode_context(
+                at,
+                min(end, at + 2 * (len(multi_rows) - plan[INDPTR, 1] - 1)),
+                matrix(plan, FIELDS, np.int64),
+                int64(vector(plan, NUMBERS, np.float64)[MAX_VALUES]),
+                matrix(plan, ROWS, np.int32),
+                vector(plan, INDPTR, np.int64),
+                multi_rows,
+                vector(plan, WEIGHTS, np.float32),
+                vector(plan, UNKNOWN, np.int32),
+                vector(plan, STARTS, np.int64),
+                vector(plan, COUNTS, np.int64),
+                vector(plan, POOL_ROWS, np.int32),
+                vector(plan, POOL_WEIGHTS, np.float32),
+                vector(plan, PENDING, np.int64),
+            )
+            context_s = now(clock) - began
+            if at < 0:
+                return refused
+        elif member == _ITEM_IDS:
+            bit = 2
+            index = vector(plan, INDEX, np.int32)
+            limit = len(index) - GROUP
+            ids = matrix(plan, IDS, np.int64)
+            count, at = scan_known_ids(at, end, ids, index[:limit], vector(plan, CHUNKS, np.int64))
+            if count < 0:
+                return refused
+        elif member == _TOP_K:
+            bit = 4
+            digits = integer_length(at, end)
+            if digits < 1 or digits > 4 or load_u8(at) < ZERO:
+                return refused
+            for i in range(digits):
+                k = 10 * k + (int64(load_u8(at + i)) - ZERO)
+            at += digits
+        elif member == _MODEL:
+            bit = 8
+            if byte_at(at, end) != QUOTE:
+                return refused
+            length = string_length(at + 1, end)
+            if length < 0 or not _is_text(at + 1, length, vector(plan, NAME, np.uint8)):
+                return refused
+            at += length + 2
+        else:
+            return refused
+        if seen & bit:
+            return refused
+        seen |= bit
+        at = skip_space(at, end)
+        c = byte_at(at, end)
+        at = skip_space(at + 1, end)
+        if c == CLOSE_OBJECT:
+            break
+        if c != COMMA:
+            return refused
+    if at != end or seen & 7 != 7 or k < 1 or k > plan[BEST, 1] or count < k * SELECT_SHARE:
+        return refused
+    return count, k, n_unknown, context_s
+
+
 @cache
 def rank_body_kernel(size: int, compute: Any) -> Any:
     """The kernel for an item side of ``size`` (D) floats per item and a context program's ``compute``."""
     top_index = gather_top_kernel(size)
-
-    @inner_kernel
-    def read(plan, body, clock):
-        # Encodes the context, resolves the ids; (ids, top_k, unknown context values, seconds spent on the context), or
-        # ``OTHERWISE`` ids.
-        refused = int64(OTHERWISE), int64(0), int64(0), 0.0
-        context_s = 0.0
-        count, k, n_unknown, seen = int64(0), int64(0), int64(0), int64(0)
-        at = int64(body.ctypes.data)
-        end = at + len(body)
-        at = skip_space(at, end)
-        if byte_at(at, end) != OPEN_OBJECT or _has_control(body):
-            return refused
-        at = skip_space(at + 1, end)
-        while True:
-            if byte_at(at, end) != QUOTE:
-                return refused
-            length = string_length(at + 1, end)
-            if length < 1 or length > 8:
-                return refused
-            member = uint64(load_tail(at + 1, length))
-            at = skip_space(at + length + 2, end)
-            if byte_at(at, end) != COLON:
-                return refused
-            at = skip_space(at + 1, end)
-            if member == _CONTEXT:
-                bit = 1
-                began = now(clock)
-                multi_rows = vector(plan, MULTI_ROWS, np.int32)
-                at, _, n_unknown = encode_context(
-                    at,
-                    min(end, at + 2 * (len(multi_rows) - plan[INDPTR, 1] - 1)),
-                    matrix(plan, FIELDS, np.int64),
-                    int64(vector(plan, NUMBERS, np.float64)[MAX_VALUES]),
-                    matrix(plan, ROWS, np.int32),
-                    vector(plan, INDPTR, np.int64),
-                    multi_rows,
-                    vector(plan, WEIGHTS, np.float32),
-                    vector(plan, UNKNOWN, np.int32),
-                    vector(plan, STARTS, np.int64),
-                    vector(plan, COUNTS, np.int64),
-                    vector(plan, POOL_ROWS, np.int32),
-                    vector(plan, POOL_WEIGHTS, np.float32),
-                    vector(plan, PENDING, np.int64),
-                )
-                context_s = now(clock) - began
-                if at < 0:
-                    return refused
-            elif member == _ITEM_IDS:
-                bit = 2
-                index = vector(plan, INDEX, np.int32)
-                limit = len(index) - GROUP
-                ids = matrix(plan, IDS, np.int64)
-                count, at = scan_known_ids(at, end, ids, index[:limit], vector(plan, CHUNKS, np.int64))
-                if count < 0:
-                    return refused
-            elif member == _TOP_K:
-                bit = 4
-                digits = integer_length(at, end)
-                if digits < 1 or digits > 4 or load_u8(at) < ZERO:
-                    return refused
-                for i in range(digits):
-                    k = 10 * k + (int64(load_u8(at + i)) - ZERO)
-                at += digits
-            elif member == _MODEL:
-                bit = 8
-                if byte_at(at, end) != QUOTE:
-                    return refused
-                length = string_length(at + 1, end)
-                if length < 0 or not _is_text(at + 1, length, vector(plan, NAME, np.uint8)):
-                    return refused
-                at += length + 2
-            else:
-                return refused
-            if seen & bit:
-                return refused
-            seen |= bit
-            at = skip_space(at, end)
-            c = byte_at(at, end)
-            at = skip_space(at + 1, end)
-            if c == CLOSE_OBJECT:
-                break
-            if c != COMMA:
-                return refused
-        if at != end or seen & 7 != 7 or k < 1 or k > plan[BEST, 1] or count < k * SELECT_SHARE:
-            return refused
-        return count, k, n_unknown, context_s
 
     @inner_kernel
     def context_side(plan):
@@ -255,7 +257,7 @@ def rank_body_kernel(size: int, compute: Any) -> Any:
         # ``started``: when the body was there, by ``now``. Returns (bytes of TEXT, unknown context values), the first
         # ``OTHERWISE`` where the separate steps have to answer; nothing is counted then.
         clock = vector(plan, CLOCK, np.int64)
-        count, k, n_unknown, context_s = read(plan, body, clock)
+        count, k, n_unknown, context_s = _read(plan, body)
         if count < 0:
             return int64(OTHERWISE), int64(0)
         parsed = now(clock)

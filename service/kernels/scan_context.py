@@ -55,23 +55,16 @@ def context_hash(
     )
 
 
-@inner_kernel
+_OUTPUTS = (
+    OUT_I32_2, OUT_I64_1, OUT_I32_1, OUT_F32_1, OUT_I32_1, OUT_I64_1, OUT_I64_1, OUT_I32_1, OUT_F32_1, OUT_I64_1,
+)  # fmt: skip
+
+
+@kernel(types.UniTuple(int64, 3)(int64, int64, TABLES, int64, *_OUTPUTS))
 def encode_context(  # type: ignore[no-untyped-def]
-    at,
-    end,
-    tables,
-    max_values,
-    rows,
-    indptr,
-    multi_rows,
-    weights,
-    unknown,
-    starts,
-    counts,
-    pool_rows,
-    pool_weights,
+    at, end, tables, max_values, rows, indptr, multi_rows, weights, unknown, starts, counts, pool_rows, pool_weights,
     scratch,
-):
+):  # fmt: skip
     """Encode the object at the address ``at``; everything else as for ``scan_context``. Returns (address behind the
     object, entries of multi-valued fields, number of unknown values), or (``UNUSUAL``, 0, 0), or (``TOO_MANY``,
     position of the field, 0)."""
@@ -129,23 +122,7 @@ def encode_context(  # type: ignore[no-untyped-def]
     return at, total, n_unknown
 
 
-@kernel(
-    types.Tuple((int64, int64, int64, uint64))(
-        RAW,
-        TABLES,
-        int64,
-        OUT_I32_2,
-        OUT_I64_1,
-        OUT_I32_1,
-        OUT_F32_1,
-        OUT_I32_1,
-        OUT_I64_1,
-        OUT_I64_1,
-        OUT_I32_1,
-        OUT_F32_1,
-        OUT_I64_1,
-    )
-)
+@kernel(types.Tuple((int64, int64, int64, uint64))(RAW, TABLES, int64, *_OUTPUTS))
 def scan_context(
     raw: npt.NDArray[np.uint8],
     tables: npt.NDArray[np.int64],

@@ -12,9 +12,10 @@ scanner: what is refused here goes there.
 
 from __future__ import annotations
 
-from numba import int64, uint64
+from numba import int64, types, uint64
 from numba.extending import register_jitable
 
+from service.kernels._jit import OUT_I32_1, kernel
 from service.kernels.hash_table import equal_bytes, hash_bytes, hash_word
 from service.kernels.json_tokens import (
     CLOSE_ARRAY,
@@ -40,6 +41,7 @@ from service.kernels.raw_memory import (
     store_i64,
     store_u64,
 )
+from service.kernels.scan_fields import OUT_I64_1, TABLES
 
 REFUSED = -1
 _CHUNK = 32
@@ -163,7 +165,7 @@ def _compare(entry, n, out):
     return True
 
 
-@inner_kernel
+@kernel(types.UniTuple(int64, 2)(int64, int64, TABLES, OUT_I32_1, OUT_I64_1))
 def scan_known_ids(at, end, table, index, work):
     """Indices of the ids in the JSON array at the address ``at`` into ``index`` int32. ``table``: as for ``scan_ids``.
     ``work``: int64 [``work_words`` of the bytes up to ``end``], the caller's, since memory that is only addressed here

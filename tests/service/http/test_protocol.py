@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,59 @@ def test_a_client_that_leaves_harms_nobody(wide_server: ServerProcess) -> None:
     after.send(request(BODY))
     assert len(after.ids()) == 2
     after.socket.close()
+
+
+USUAL = json.dumps({"context": CONTEXT, "item_ids": [f"i{i}" for i in range(40)], "top_k": 2}).encode()
+
+
+def test_a_head_that_is_known_is_answered_alike(connection: Connection) -> None:
+    """From the second request on the head is not parsed; bodies of equal length have equal heads."""
+    other = USUAL.replace(b'"i7"', b'"i8"')
+    connection.send(request(USUAL))
+    first = connection.ids()
+    for body in (USUAL, other, USUAL):
+        connection.send(request(body))
+        assert len(connection.ids()) == 2
+    connection.send(request(USUAL))
+    assert connection.ids() == first
+
+
+def test_a_known_head_does_not_hide_what_differs(connection: Connection) -> None:
+    connection.send(request(USUAL))
+    connection.ids()
+    whole = request(USUAL)
+    connection.send(whole[:-9])  # a body in two pieces
+    connection.send(whole[-9:])
+    assert len(connection.ids()) == 2
+    connection.send(whole + whole + GET + whole)  # pipelined
+    assert len(connection.ids()) == len(connection.ids()) == 2
+    assert connection.reply()[2] == b'{"status":"ok"}'
+    assert len(connection.ids()) == 2
+    connection.send(request(b"x" * len(USUAL)))  # the same head, not JSON
+    assert connection.reply()[0] == 400
+    later = request(CACHED)  # a reply that has to be waited for, twice
+    connection.send(later)
+    assert connection.ids() == ["i3"]
+    connection.send(later)
+    assert connection.ids() == ["i3"]
+    connection.send(later + whole)
+    assert connection.ids() == ["i3"] and len(connection.ids()) == 2
+    connection.send(request(USUAL, "connection: close"))
+    assert connection.reply()[1]["connection"] == "close" and connection.is_closed()
+
+
+def test_idle_connections_end(tmp_path: Path) -> None:
+    """However its requests were read, a connection ends ``keep_alive_s`` after the last one, not after the first."""
+    publish_tiny(tmp_path)
+    with ServerProcess(tmp_path, keep_alive_s=2) as server:
+        opened = Connection(server)
+        for pause in (0.0, 1.2, 1.2):
+            time.sleep(pause)
+            opened.send(request(USUAL))
+            assert len(opened.ids()) == 2
+        began = time.monotonic()
+        assert opened.is_closed()
+        assert 1.5 < time.monotonic() - began < 5.0
 
 
 def test_query_strings_and_the_access_log_take_the_ordinary_way(tmp_path: Path, wide_server: ServerProcess) -> None:
