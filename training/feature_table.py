@@ -26,153 +26,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from training.batches import Batch, Layout
+from training.row_gather import gather, saliency, scatter
 from training.row_steps import EPS_ADAGRAD, adagrad_row, adam_constants, adam_row
 
 F32 = NDArray[np.float32]
-
-
-# Fields are the outer loop: a field's rows lie together, so a large table is visited one cache-sized part at a time.
-
-
-@njit(cache=True, fastmath={"contract"})  # type: ignore[misc]
-def _gather(table, rows, single, indptr, multi_rows, multi_weights, multi, vectors, linear, squares):  # type: ignore[no-untyped-def]
-    n, k = rows.shape[0], table.shape[1] - 1
-    linear[:] = np.float32(0.0)
-    squares[:] = np.float32(0.0)
-    for j in range(single.size):
-        into = vectors[single[j]]
-        for i in range(n):
-            row = table[rows[i, j]]
-            out, square = into[i], squares[i]
-            for c in range(k):
-                out[c] = row[c]
-                square[c] += row[c] * row[c]
-            linear[i] += row[k]
-    for j in range(multi.size):
-        into = vectors[multi[j]]
-        for i in range(n):
-            out, square = into[i], squares[i]
-            for c in range(k):
-                out[c] = np.float32(0.0)
-            at = i * multi.size + j
-            for p in range(indptr[at], indptr[at + 1]):
-                row = table[multi_rows[p]]
-                x = multi_weights[p]
-                for c in range(k):
-                    share = x * row[c]
-                    out[c] += share
-                    square[c] += share * share
-                linear[i] += x * row[k]
-
-
-@njit(cache=True, fastmath={"contract"})  # type: ignore[misc]
-def _scatter(  # type: ignore[no-untyped-def]
-    table,
-    rows,
-    single,
-    indptr,
-    multi_rows,
-    multi_weights,
-    multi,
-    g_vectors,
-    g_linear,
-    g_squares,
-    use_squares,
-    grad,
-    stamp,
-    now,
-    touched,
-):
-    n, k = rows.shape[0], table.shape[1] - 1
-    count = 0
-    two = np.float32(2.0)
-    for j in range(single.size):
-        source = g_vectors[single[j]]
-        for i in range(n):
-            r = rows[i, j]
-            if stamp[r] != now:
-                stamp[r] = now
-                touched[count] = r
-                count += 1
-            into = grad[r]
-            g = source[i]
-            if use_squares:
-                row, gs = table[r], g_squares[i]
-                for c in range(k):
-                    into[c] += g[c] + two * gs[c] * row[c]
-            else:
-                for c in range(k):
-                    into[c] += g[c]
-            into[k] += g_linear[i]
-    for j in range(multi.size):
-        source = g_vectors[multi[j]]
-        for i in range(n):
-            g = source[i]
-            at = i * multi.size + j
-            for p in range(indptr[at], indptr[at + 1]):
-                r = multi_rows[p]
-                x = multi_weights[p]
-                if stamp[r] != now:
-                    stamp[r] = now
-                    touched[count] = r
-                    count += 1
-                into = grad[r]
-                if use_squares:
-                    row, gs = table[r], g_squares[i]
-                    for c in range(k):
-                        into[c] += x * (g[c] + two * x * gs[c] * row[c])
-                else:
-                    for c in range(k):
-                        into[c] += x * g[c]
-                into[k] += x * g_linear[i]
-    return count
-
-
-@njit(cache=True, fastmath={"contract", "reassoc"})  # type: ignore[misc]
-def _slope(row, g_vector, g_linear, g_squares, use_squares, x):  # type: ignore[no-untyped-def]
-    total = np.float32(0.0)
-    if use_squares:
-        for c in range(row.size - 1):
-            total += row[c] * (g_vector[c] + np.float32(2.0) * x * g_squares[c] * row[c])
-    else:
-        for c in range(row.size - 1):
-            total += row[c] * g_vector[c]
-    return total + g_linear * row[row.size - 1]
-
-
-@njit(cache=True)  # type: ignore[misc]
-def _saliency(  # type: ignore[no-untyped-def]
-    table,
-    rows,
-    single,
-    indptr,
-    multi_rows,
-    multi_weights,
-    multi,
-    g_vectors,
-    g_linear,
-    g_squares,
-    use_squares,
-    of_single,
-    of_multi,
-    weighted,
-):
-    n, one = rows.shape[0], np.float32(1.0)
-    weighted[:] = np.float32(0.0)
-    for i in range(n):
-        gs = g_squares[i]
-        for j in range(single.size):
-            slope = _slope(table[rows[i, j]], g_vectors[single[j], i], g_linear[i], gs, use_squares, one)
-            of_single[i, j] = slope
-            weighted[i] += slope
-        for j in range(multi.size):
-            g = g_vectors[multi[j], i]
-            at = i * multi.size + j
-            for p in range(indptr[at], indptr[at + 1]):
-                x = multi_weights[p]
-                slope = _slope(table[multi_rows[p]], g, g_linear[i], gs, use_squares, x)
-                of_multi[p] = slope
-                weighted[i] += x * slope
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[misc]
@@ -251,7 +108,7 @@ class FeatureTable:
         # Allocated by torch, whose alignment never varies: a matrix product's rounding may depend on it.
         vectors = torch.empty((self.layout.n_fields, n, self.dim))
         linear, squares = torch.empty(n), torch.empty((n, self.dim))
-        _gather(self.values, *self.where(batch), vectors.numpy(), linear.numpy(), squares.numpy())
+        gather(self.values, *self.where(batch), vectors.numpy(), linear.numpy(), squares.numpy())
         return vectors, linear, squares if self.componentwise else squares.sum(1)
 
     def where(self, batch: Batch) -> tuple[Any, ...]:
@@ -270,7 +127,7 @@ class FeatureTable:
         weighted = np.empty(len(batch), np.float32)
         g_squares, use_squares = self._by_component(len(batch), g_norms)
         arrays = g_vectors.contiguous().numpy(), g_linear.contiguous().numpy(), g_squares, use_squares
-        _saliency(self.values, *self.where(batch), *arrays, of_single, of_multi, weighted)
+        saliency(self.values, *self.where(batch), *arrays, of_single, of_multi, weighted)
         return of_single, of_multi, weighted
 
     def _by_component(self, n: int, g_norms: torch.Tensor | None) -> tuple[F32, bool]:
@@ -284,7 +141,7 @@ class FeatureTable:
     def _backward(self, batch: Batch, g_vectors: F32, g_linear: F32, g_norms: torch.Tensor | None) -> None:
         self._now += 1
         room = np.empty(batch.rows.size + batch.multi_rows.size, dtype=np.int32)
-        count = _scatter(
+        count = scatter(
             self.values,
             *self.where(batch),
             g_vectors,
