@@ -130,6 +130,10 @@ class Run:
             raise UsageError(f"{self.path / 'weights.safetensors'}: {error}") from None
         return model, table
 
+    def restore_table(self) -> Any:
+        """The feature table of the best epoch alone, float32 [n_features, k + 1]."""
+        return self.restore(Layout.of(self.open_prepared().fields))[1].values
+
     def weights(self, layout: Layout) -> Weights:
         """Plain weights of the best epoch."""
         model, table = self.restore(layout)

@@ -243,6 +243,38 @@ def test_shared_negatives_have_the_gradient_of_each_pairs_mean_over_those_it_may
         assert np.abs(captured.grad[1] - plain.grad[0] - pull).max() < 1e-5 and np.abs(pull).max() > 1e-3
 
 
+def test_l2_of_the_whole_table_is_owed_for_the_steps_that_left_a_row_alone(implicit: Prepared) -> None:
+    settings = replace(SETTINGS, batch_size=16, l2=0.0, l2_linear=0.0)
+    free = PairwiseTrainer(implicit, settings)
+    held = PairwiseTrainer(implicit, replace(settings, l2=0.003, l2_linear=0.001, l2_scope="all"))
+    plain, owed = Captured(free), Captured(held)  # no step is taken: gradients differ by the L2 alone
+    for trainer in (free, held):
+        trainer._train_epoch(1, lambda rows: None)
+    table, last = free.table.values, np.zeros(len(free.table.values))
+    seen = 0
+    for step, (without, with_l2) in enumerate(zip(plain.grad, owed.grad, strict=True), start=1):
+        touched = np.flatnonzero(np.abs(with_l2 - without).sum(1) > 0)
+        waited = (step - last[touched])[:, None]
+        weight = np.array([0.003] * 4 + [0.001])
+        assert (with_l2 - without)[touched] == pytest.approx(waited * weight * table[touched], abs=1e-6)
+        last[touched], seen = step, max(seen, int(waited.max(initial=0)))
+    assert seen > 3 and len(plain.grad) > 10
+
+
+def test_loss_and_gradient_at_any_table(mixed: Prepared) -> None:
+    trainer = PairwiseTrainer(mixed, replace(SETTINGS, shared_negatives=5))
+    pairs = np.arange(12)
+    negatives = trainer.negatives(pairs, 0)
+    keep = pairs[negatives >= 0]
+    asked = triples(trainer, keep, negatives[keep])
+    table = trainer.table.values
+    assert trainer.loss(table, pairs, negatives) == pytest.approx(oracle.bpr_loss(weights_of(table), asked), rel=1e-6)
+    rows = sorted({r for triple in asked for fields in triple for values in fields for r, _ in values})
+    expected = gradient(lambda w: oracle.bpr_loss(w, asked), table, rows) * len(keep) / len(pairs)
+    assert np.abs(trainer.gradient(pairs, negatives) - expected).max() < 2e-6
+    assert not trainer.table.grad.any() and trainer.shared is not None
+
+
 def test_methods_are_bpr_until_their_start(implicit: Prepared) -> None:
     tables = {}
     for method in PAIRWISE:
@@ -314,7 +346,8 @@ def test_resumed_equals_uninterrupted_to_the_byte(
 ) -> None:
     prepared = request.getfixturevalue(log)
     settings = replace(SETTINGS, method=method, optimiser=optimiser, epochs=6, patience=6, eval_every=2,
-                       trajectory_epochs=2, start_epoch=1, learning_rate=0.05, shared_negatives=shared)  # fmt: skip
+                       trajectory_epochs=2, start_epoch=1, learning_rate=0.05, shared_negatives=shared,
+                       l2_scope="all" if shared else "touched")  # fmt: skip
 
     def on_epoch(report: Any, best: bool) -> None:
         if report.epoch == 4:

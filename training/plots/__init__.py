@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from training.errors import UsageError
-from training.plots import curve, noise, table
+from training.plots import curve, long_tail, loss_landscape, noise, table
 
 PLOTS: dict[str, Callable[..., str]] = {
     "table": table.draw,
     "curve": curve.draw,
     "noise": noise.draw,
+    "loss_landscape": loss_landscape.draw,
+    "long_tail": long_tail.draw,
 }
 
 

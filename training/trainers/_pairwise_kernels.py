@@ -236,13 +236,22 @@ def add_gradients_single(
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
 def add_l2(table, grad, touched, occurrences, l2, l2_linear):
-    """Gradient of 1/2 (l2 |v|^2 + l2_linear b^2), once for each occurrence of a row."""
+    """Gradient of 1/2 (l2 |v|^2 + l2_linear b^2), ``occurrences`` times."""
     k = table.shape[1] - 1
     for r in touched:
         row, into, weight = table[r], grad[r], l2 * occurrences[r]
         for c in range(k):
             into[c] += weight * row[c]
         into[k] += l2_linear * occurrences[r] * row[k]
+
+
+@njit(cache=True)  # type: ignore[misc]
+def steps_waited(touched, last, step, out):
+    """For each touched row into ``out``: the steps since it was last touched, this one included; ``last`` is brought
+    up to date."""
+    for r in touched:
+        out[r] = step - last[r]
+        last[r] = step
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]

@@ -7,7 +7,12 @@ A step draws a negative item J for each positive pair (C, I) of the batch and lo
     apr       the same + alpha times the same at theta + delta   He et al., APR, SIGIR 2018; SharpCF paper, equation 6
     sharpcf   the same + lambda (y_CI - y_CI of E epochs ago)^2  SharpCF paper, equation 17 and algorithm 1
 
-plus 1/2 l2 |v|^2 of every vector that occurs in a triple, once per occurrence (l2_linear: of linear weights). delta
+plus L2. With ``l2_scope`` "touched" it is 1/2 l2 |v|^2 of every vector that occurs in a triple, once per occurrence
+(l2_linear: of linear weights); with "all" it is 1/2 l2 |v|^2 of every vector there is, in each step: what a row
+owes for the steps that left it alone is added when it is touched again. The first shrinks all alike, the second rare
+users and items more.
+
+delta
 moves each vector of the batch by ``perturbation`` along its own gradient of the batch's loss (row by row, as APR's
 code does; the paper bounds the whole). APR and SharpCF train as BPR up to ``start_epoch``. SharpCF's past scores lie
 in a ring of E epochs, one place for each positive pair: 4 E bytes per pair. They are scores that the step computes
@@ -35,7 +40,7 @@ from training.feature_table import FeatureTable
 from training.interactions import Interactions
 from training.models.base import copy_arrays, truncated_normal
 from training.prepared import Prepared
-from training.ranking import RankingSplit
+from training.ranking import RankingSplit, sides
 from training.trainers import _pairwise_kernels as kernels
 from training.trainers._shared_negatives import SharedNegatives, Side, add_gradients
 from training.trainers.plain import EpochReport, RunState, Trainer, build_model, denormals_flushed
@@ -85,8 +90,9 @@ class PairwiseTrainer(Trainer):
         single = self.items.widest == self.pairs.context.widest == 1 and bool((self.items.x == 1.0).all())
         self._add = kernels.add_gradients_single if single else kernels.add_gradients
         self._occurrences = np.zeros(layout.n_features, dtype=np.float32)
-        widest = self.pairs.context.widest + 2 * self.items.widest
-        room = settings.batch_size * widest + settings.shared_negatives * self.items.widest
+        self._last = np.zeros(layout.n_features if settings.l2_scope == "all" else 0, dtype=np.float32)
+        self._widest = self.pairs.context.widest + 2 * self.items.widest
+        room = settings.batch_size * self._widest + settings.shared_negatives * self.items.widest
         self._touched = np.empty(room, dtype=np.int32)
         kept = (len(self._touched), settings.dim + 1) if settings.method == "apr" else (0, 0)
         self._kept = np.empty(kept, dtype=np.float32)
@@ -148,15 +154,39 @@ class PairwiseTrainer(Trainer):
             touched = self._touched[:count]
             if adversarial:
                 self._adversary(pairs, negative, share * s.adversarial_weight, touched)
-            f = np.float32
-            kernels.add_l2(
-                self.table.values, self.table.grad, touched, self._occurrences, f(s.l2 * share), f(s.l2_linear * share)
-            )
             self.state.step += 1
+            self._add_l2(touched, share)
             self.table.step_rows(touched, rate, self.state.step)
             total += loss
             tick(len(pairs))
         return total / n
+
+    def _add_l2(self, touched: I32, share: float) -> None:
+        s = self.settings
+        if s.l2_scope == "all":
+            kernels.steps_waited(touched, self._last, self.state.step, self._occurrences)
+            share = 1.0
+        l2, l2_linear = np.float32(s.l2 * share), np.float32(s.l2_linear * share)
+        kernels.add_l2(self.table.values, self.table.grad, touched, self._occurrences, l2, l2_linear)
+
+    def gradient(self, pairs: NDArray[np.int64], negative: I32) -> F32:
+        """Gradient of the mean BPR loss of ``pairs`` (int64), each with its ``negative``, without L2; of the table's
+        shape."""
+        kept = self._touched, self.shared
+        self._touched, self.shared = np.empty(len(pairs) * self._widest, dtype=np.int32), None
+        self._gradients(pairs, negative, 1.0 / len(pairs), 0.0, self.ring[:0], 0)
+        self._touched, self.shared = kept
+        found = self.table.grad.copy()
+        self.table.grad[...] = 0.0
+        return found
+
+    def loss(self, table: F32, pairs: NDArray[np.int64], negative: I32) -> float:
+        """Mean BPR loss of ``pairs``, each with its ``negative``, at another ``table``."""
+        context = sides(table, self.pairs.context.take(pairs))[0].astype(np.float64)
+        g, beta = sides(table, self.items)
+        positive = self.pairs.item[pairs]
+        gap = (context * (g[positive] - g[negative])).sum(1) + beta[positive] - beta[negative]
+        return float(np.logaddexp(0.0, -gap)[negative >= 0].mean())
 
     def negatives(self, pairs: NDArray[np.int64], epoch: int) -> I32:
         """The negative of each of ``pairs`` in an epoch, int32; -1 for a user who has every candidate."""
@@ -227,7 +257,8 @@ class PairwiseTrainer(Trainer):
         named = {"table": self.table.values}
         named |= {f"table_state.{i}": a for i, a in enumerate(self.table.state)}
         named |= {f"dense.{name}": a for name, a in self.model.parameters.items()}
-        return named | ({"trajectory": self.ring} if self.ring.size else {})
+        more = {"trajectory": self.ring, "last_step": self._last}
+        return named | {name: array for name, array in more.items() if array.size}
 
     def restore(self, arrays: dict[str, F32], state: RunState) -> None:
         """Continue from a checkpoint's arrays and state; ValueError when they are another model's."""

@@ -73,16 +73,18 @@ class FitSettings:
     makes an FM of two fields a plain matrix factorization; APR and SharpCF begin after ``start_epoch``;
     ``perturbation`` is the length of APR's delta per vector and ``adversarial_weight`` its alpha;
     ``trajectory_weight`` is SharpCF's lambda and ``trajectory_epochs`` its E; ``shared_negatives``: negatives that a
-    batch draws for all its pairs (0: one per pair). Validation is measured every ``eval_every`` epochs, the best by
-    ``valid_metric``.
+    batch draws for all its pairs (0: one per pair).
+    Validation is measured every ``eval_every`` epochs, the best by ``valid_metric``.
 
     Networks: ``hidden`` widths of the relu layers (afm: the attention's), ``cross_layers`` of dcn, ``dropout`` the
     share of units that a step leaves out.
 
-    ``ranks`` of rafm and difacto, strictly increasing, the last one ``dim`` (empty: a quarter of ``dim``, and ``dim``);
-    ``thresholds``: training counts above which a feature gets the next rank (empty: equation 17 of the RaFM paper).
-    ``l2_scope``: a step visits the features of its batch and adds the L2 of those ("touched"), or the whole table
-    ("all": the dense optimiser; rare features are then shrunk far more).
+    ``ranks`` of rafm and difacto, strictly increasing, the last one ``dim`` (empty: a quarter of ``dim``, and
+    ``dim``); ``thresholds``: training counts above which a feature gets the next rank (empty: equation 17 of the RaFM
+    paper). ``l2_scope``: a step visits the features of its batch and adds the L2 of those ("touched"), or the whole
+    table ("all": the dense optimiser; rare features are then shrunk far more). Pairwise methods: the L2 of each
+    occurrence, or that of the whole table, which a row is charged with for all the steps it waited when a step next
+    visits it.
     """
 
     model: str = "dplr"
@@ -145,8 +147,6 @@ class FitSettings:
             raise ValueError("pairwise loss: expected model 'fm' and calibration 'none', "
                              f"found {self.model!r} and {self.calibration!r}")  # fmt: skip
 
-        if self.loss == "pairwise" and self.l2_scope == "all":
-            raise ValueError("l2_scope: expected 'touched' with pairwise loss, found 'all'")
         if self.model in RAGGED:
             check_ranks(self.rank_list, self.thresholds)
             if self.rank_list[-1] != self.dim:
