@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models_export.calibration import Calibration
 from models_export.weights import Weights
@@ -130,9 +131,10 @@ class Run:
             raise UsageError(f"{self.path / 'weights.safetensors'}: {error}") from None
         return model, table
 
-    def restore_table(self) -> Any:
-        """The feature table of the best epoch alone, float32 [n_features, k + 1]."""
-        return self.restore(Layout.of(self.open_prepared().fields))[1].values
+    def restore_features(self, layout: Layout) -> NDArray[np.float32]:
+        """Vectors and linear weights of the best epoch, float32 [n_features, k + 1], of a family that has no ranks."""
+        weights = self.weights(layout)
+        return np.column_stack((weights.vectors, weights.linear))
 
     def weights(self, layout: Layout) -> Weights:
         """Plain weights of the best epoch."""

@@ -25,6 +25,7 @@ def draw(result: Reproduction, figure: Figure, *, rows: list[str], edges: list[i
     """
     if len(edges) < 2 or any(a >= b for a, b in pairwise(edges)):
         raise UsageError(f"plot 'long_tail': edges: expected ascending numbers, found {edges}")
+    from training.batches import Layout
     from training.interactions import Interactions
     from training.ranking import RankingSplit
     from training.run import Run
@@ -41,7 +42,7 @@ def draw(result: Reproduction, figure: Figure, *, rows: list[str], edges: list[i
             prepared = run.open_prepared()
             if task is None or task.interactions.prepared.fingerprint != prepared.fingerprint:
                 task = RankingSplit(Interactions(prepared), "test")
-            table = run.restore_table()
+            table = run.restore_features(Layout.of(prepared.fields))
             recall, users = recall_by_degree(task, task.best(table, k), edges)
             found.append(recall)
         means = [statistics.fmean(values) for values in zip(*found, strict=True)]

@@ -74,6 +74,6 @@ def _restored(result: Reproduction, label: str, seed: int) -> tuple[PairwiseTrai
     trainer = trainer_of(run.open_prepared(), run.settings)
     if not isinstance(trainer, PairwiseTrainer):
         raise UsageError(f"plot 'loss_landscape': expected pairwise rows, found {label!r} ({run.settings.method})")
-    values = run.restore(trainer.table.layout)[1].values
+    values = run.restore_features(trainer.table.layout)
     trainer.table.values[...] = values
-    return trainer, values.copy()
+    return trainer, values
