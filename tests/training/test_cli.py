@@ -168,6 +168,26 @@ def test_synth_prepare_fit(tmp_path, capsys):
             "--paper-compat: expected with --method mixfm, smfm or maxup, found with copy",
         ),
         (["fit", "{work}/prepared", "--out", "{tmp}/r", "--stop", "auc", "--loss", "squared"], "found with squared"),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "fm", "--hidden", "8"],
+            "--hidden: expected with --model nfm, afm, dcn, deepfm, found with fm",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "nfm", "--cross-layers", "2"],
+            "--cross-layers: expected with --model dcn, found with nfm",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "nfm", "--hidden", "8,x"],
+            "as 128,64, found '8,x'",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "nfm", "--dropout", "1"],
+            "dropout: expected below 1",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "afm", "--hidden", "8,4"],
+            "hidden: expected one width, that of the attention, with afm",
+        ),
         (["fit", "{work}/prepared", "--out", "{work}/dplr"], "there is a run already; add --resume"),
         (["fit", "{work}/prepared", "--out", "{work}/dplr", "--resume"], "expected the settings it was started with"),
         (

@@ -216,6 +216,16 @@ def test_check(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "none" in capsys.readouterr().err
 
 
+def test_check_tells_that_a_network_is_sound_but_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = publish_tiny(tmp_path, "dcn")
+    folder = tmp_path / "tiny" / version
+    assert main(["check", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert "sound" in text and "not served   no compiled kernel for family 'dcn'" in text
+    assert main(["check", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["served"] is False
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["check"], ["bench"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
