@@ -137,10 +137,10 @@ def _write_tail(at, seconds):
     return at + 5
 
 
-@kernel(types.Tuple((int64, int64, int64, float64))(TABLES, RAW))
-def _read(plan, body):
+@kernel(types.Tuple((int64, int64, int64, float64))(TABLES, RAW, int64))
+def _read(plan, body, needed):
     """Encode the context and resolve the ids: (ids, top_k, unknown context values, seconds spent on the context), or
-    ``OTHERWISE`` ids."""
+    ``OTHERWISE`` ids. ``needed``: the members that must be there, as bits."""
     clock = vector(plan, CLOCK, np.int64)
     refused = int64(OTHERWISE), int64(0), int64(0), 0.0
     context_s = 0.0
@@ -221,7 +221,7 @@ def _read(plan, body):
             break
         if c != COMMA:
             return refused
-    if at != end or seen & 7 != 7 or k < 1 or k > plan[BEST, 1] or count < k * SELECT_SHARE:
+    if at != end or seen & needed != needed or k < 1 or k > plan[BEST, 1] or count < k * SELECT_SHARE:
         return refused
     return count, k, n_unknown, context_s
 
@@ -252,12 +252,13 @@ def rank_body_kernel(size: int, compute: Any) -> Any:
         alpha = query_of(state, vector(plan, W, np.float32), numbers[HALF], vector(plan, A, np.float32))
         return FLOAT32(alpha), is_within(state, numbers[LARGEST_STATE])
 
-    @kernel(types.UniTuple(int64, 2)(TABLES, RAW, float64))
-    def rank_body(plan, body, started):
-        # ``started``: when the body was there, by ``now``. Returns (bytes of TEXT, unknown context values), the first
-        # ``OTHERWISE`` where the separate steps have to answer; nothing is counted then.
+    @kernel(types.UniTuple(int64, 2)(TABLES, RAW, float64, types.boolean))
+    def rank_body(plan, body, started, named):
+        # ``started``: when the body was there, by ``now``; ``named``: the body must name the model. Returns (bytes of
+        # TEXT, unknown context values), the first ``OTHERWISE`` where the separate steps have to answer; nothing is
+        # counted then.
         clock = vector(plan, CLOCK, np.int64)
-        count, k, n_unknown, context_s = _read(plan, body)
+        count, k, n_unknown, context_s = _read(plan, body, int64(15 if named else 7))
         if count < 0:
             return int64(OTHERWISE), int64(0)
         parsed = now(clock)

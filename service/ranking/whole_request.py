@@ -111,12 +111,13 @@ class WholeRequest:
         self._kernel = rank_body_kernel(parts.catalogue.g.shape[1], parts.program.compute)
         self._tables = parts  # the addresses in `fields` and `look_up` are theirs
 
-    def answer(self, body: bytes, started: float) -> bytes | None:
+    def answer(self, body: bytes, started: float, named: bool = False) -> bytes | None:
         """The reply to ``body`` (UTF-8), which was there at ``started`` (``perf_counter``), counted; ``None``, and
-        nothing counted, for a request that the separate steps have to answer."""
+        nothing counted, for a request that the separate steps have to answer. A body that names a model must name this
+        one; one that names none is refused if ``named``."""
         if len(body) > _MOST_BYTES:
             return None
-        length, self.n_unknown = self._kernel(self._array, np.frombuffer(body, np.uint8), started)
+        length, self.n_unknown = self._kernel(self._array, np.frombuffer(body, np.uint8), started, named)
         return None if length == OTHERWISE else self._reply[:length].tobytes()
 
     def unknown_values(self) -> dict[str, int]:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 US_PER_BYTE = {"item_ids": 0.003, "items": 0.012, "item_columns": 0.006}
 US_PER_FLOAT = 0.0005
 
+_MODEL = b'"model"'
+_GLIMPSE = 256  # bytes
+
 
 class RankAnswer:
     """Answers `POST /rank`."""
@@ -45,21 +48,22 @@ class RankAnswer:
         self._sources = {s: counter("ctrank_context_source", s) for s in ("computed", "memory", "shared", "redis")}
         self._offload_us = serving.settings.offload_us
         self._small_bytes = self._offload_us / max(*US_PER_BYTE.values(), CONTEXT_US_PER_BYTE)  # need no estimate
-        self._default: ServedModel | None = None
-        self._whole: WholeRequest | None = None  # the default model's
+        self._whole: dict[str, tuple[ServedModel, WholeRequest | None]] = {}  # by name of the model
         self._offloaded = counter("ctrank_offloaded", "/rank")
 
     def at_once(self, body: bytes, started: float) -> bytes | None:
-        """The reply to a usual request to the default model, counted; `None` for every other one."""
-        served = self._serving.models.find(None, None)
+        """The reply to a usual request, counted; `None` for every other one."""
+        model = _glimpsed_model(body)
+        served = self._serving.models.find(model, None)
         if served is None or len(body) > self._small_bytes:
             return None
-        if served is not self._default:
-            self._default, self._whole = served, self._whole_request(served)
-        whole = self._whole
+        known = self._whole.get(served.name)
+        if known is None or known[0] is not served:
+            known = self._whole[served.name] = served, self._whole_request(served)
+        whole = known[1]
         if whole is None:
             return None
-        reply = whole.answer(body, started)
+        reply = whole.answer(body, started, model is not None)
         if reply is not None and whole.n_unknown:
             served.count_unknown(self._serving.metrics, whole.unknown_values())
         return reply
@@ -137,6 +141,18 @@ class RankAnswer:
         if served.ranking.artefact.items is None:
             detail = f"model {served.name!r} {served.version} has no catalogue; send items or item_columns"
             raise InvalidRequest(f"item_ids: {detail}", "item_ids")
+
+
+def _glimpsed_model(body: bytes) -> str | None:
+    """The model that a body names near its beginning or its end, where clients do; whether it really does, and no other
+    one, is for the reader of the body to see."""
+    at = body.find(_MODEL, 0, _GLIMPSE)
+    if at < 0:
+        at = body.rfind(_MODEL, max(len(body) - _GLIMPSE, 0))
+        if at < 0:
+            return None
+    parts = body[at + len(_MODEL) : at + _GLIMPSE].split(b'"', 2)
+    return parts[1].decode("latin-1") if len(parts) == 3 else None
 
 
 def _slate_member(request: RankRequest) -> str | None:

@@ -105,6 +105,27 @@ def test_top_k_is_the_head_of_the_whole(server: ServerProcess) -> None:
     assert np.allclose([i["score"] for i in catalogue], [i["score"] for i in whole[:7]], atol=1e-5)
 
 
+@pytest.mark.parametrize("family", COMPILED_FAMILIES)
+def test_usual_requests_reach_the_model_they_name(server: ServerProcess, family: str) -> None:
+    """Wherever the body names it, and whatever else looks like a name."""
+    ids = [f"i{i}" for i in range(60)]
+    whole = server.rank(model=family, context=CONTEXT, item_ids=ids).json()["items"][:3]
+    default = server.rank(context=CONTEXT, item_ids=ids).json()["items"][:3]
+    rest = {"context": CONTEXT, "item_ids": ids, "top_k": 3}
+    before = server.metric("ctrank_candidates_total", model=family)
+    for body in ({"model": family, **rest}, {**rest, "model": family}, {"context": CONTEXT, "model": family, **rest}):
+        reply = server.rank(**body).json()
+        assert reply["model"] == family and reply["items"] == whole and reply["context_source"] == "computed"
+    assert server.metric("ctrank_candidates_total", model=family) == before + 180
+    assert server.rank(**rest).json() | {"took_ms": 0} == {
+        "model": "tiny", "version": "v000002", "context_source": "computed", "items": default, "unknown_item_ids": [],
+        "took_ms": 0,
+    }  # fmt: skip
+    misleading = {"context": CONTEXT | {"user_id": f'"model":"{family}"'}, "item_ids": ids, "top_k": 3}
+    assert server.rank(**misleading).json()["model"] == "tiny"
+    assert server.rank(model="nothing", **rest).status_code == 404
+
+
 def test_unknown_items_are_listed_and_left_out(server: ServerProcess) -> None:
     reply = server.rank(context=CONTEXT, item_ids=["nope", "i1", "né", "i2"]).json()
     assert sorted(item["id"] for item in reply["items"]) == ["i1", "i2"]

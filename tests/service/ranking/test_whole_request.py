@@ -155,6 +155,13 @@ def test_the_usual_is_answered(model: RankingModel) -> None:
         assert agree(model, whole, body)
 
 
+def test_a_model_that_must_be_named(dplr: RankingModel) -> None:
+    whole = whole_of(dplr)
+    assert whole.answer(USUAL, 0.0, named=True) is None
+    named = USUAL.replace(b'"top_k":3', b'"top_k":3,"model":"tiny"')
+    assert whole.answer(named, 0.0, named=True) is not None
+
+
 def test_integer_ids(dplr: RankingModel) -> None:
     """Integers stand for their decimal text, which no item of this catalogue has."""
     whole = whole_of(dplr)
