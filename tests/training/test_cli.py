@@ -56,6 +56,36 @@ def test_every_command_is_documented(name, capsys):
     assert all(action.help for action in command._actions), [a.dest for a in command._actions if not a.help]
 
 
+@pytest.mark.parametrize("family", ["rafm", "difacto"])
+def test_ragged_families_from_fit_to_artefact(family, work, tmp_path, capsys):
+    run, registry = tmp_path / "run", tmp_path / "registry"
+    command = ["fit", str(work / "prepared"), "--model", family, "--ranks", "2,5", "--thresholds", "40", "--l2-scope"]
+    assert main([*command, "all", "--epochs", "2", "--batch-size", "64", "--out", str(run)]) == 0
+    assert "ranks 2, 5" in capsys.readouterr().err
+    assert json.loads((run / "run.json").read_text())["settings"]["thresholds"] == [40.0]
+    assert main(["evaluate", str(run)]) == 0
+    assert main(["export", str(run), "--registry", str(registry), "--name", "small"]) == 0
+    artefact = read_artefact(registry / "small" / "v000001")
+    if family == "rafm":
+        assert artefact.ragged is not None and artefact.ragged.ranks == (2, 5) and artefact.manifest.dim == 5
+        assert set(artefact.ragged.shape.groups) == {1, 2}
+    else:
+        assert artefact.manifest.family == "fm" and artefact.manifest.training["settings"]["model"] == "difacto"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--model", "fm", "--ranks", "2,5"), "--ranks: expected with --model rafm or difacto, found with fm"),
+        (("--model", "rafm", "--ranks", "5,2"), "--ranks: expected 1 to 16 strictly increasing numbers from 1"),
+        (("--model", "rafm", "--ranks", "2,5", "--dim", "6"), "--dim 6: expected the last of --ranks, 5, or no --dim"),
+        (("--model", "rafm", "--dim", "8", "--thresholds", "1,2"), "--thresholds: expected 1 strictly increasing"),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused(options, words, work, tmp_path, capsys):
+    assert words in refused(capsys, "fit", work / "prepared", *options, "--out", tmp_path / "run")
+
+
 def test_help_lists_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out

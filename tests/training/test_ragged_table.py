@@ -105,7 +105,7 @@ def test_levels_are_b_1_p_by_definition():
     for i in range(30):
         for p in (1, 2, 3):
             expected = clamped_score(vectors, table.linear, 0.0, table.groups, features_of(batch, i), 1, p)
-            assert levels[p - 1, i] + linear[i] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            assert levels[i, p - 1] + linear[i] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["rafm", "difacto"])
@@ -221,3 +221,20 @@ def test_another_models_arrays_are_refused(arrays):
 def test_row_starts():
     assert row_starts(np.array([1, 3, 2], np.int32), RANKS).tolist() == [0, 3, 14, 20]
     assert len(FIELDS) == LAYOUT.n_fields
+
+
+@pytest.mark.parametrize("loss", ["logistic", "squared"])
+@pytest.mark.parametrize("family", ["rafm", "difacto"])
+def test_the_compiled_step_is_that_of_torch(family, loss):
+    batch = split(150, 5, loss).window(0, 150)
+    label = torch.from_numpy(batch.label)
+    (model, table), (_, compiled) = (small_model(family, 9, 3, 4, loss=loss) for _ in range(2))
+    gathered = table.gather(batch, needs_grad=True)
+    mean = mean_loss(loss, model.logits(*gathered, training=True), label)
+    beside = model.side_loss(loss, *gathered)
+    (mean if beside is None else mean + beside).backward()
+    found, slope = compiled.gradients(batch, float(model.parameters["bias"][0]), loss)
+    assert found == pytest.approx(float(mean.detach()), rel=1e-4)
+    assert slope == pytest.approx(float(model.tensors["bias"].grad[0]), rel=1e-3, abs=1e-5)
+    np.testing.assert_allclose(compiled._grad, table._grad, rtol=1e-3, atol=1e-5)
+    assert sorted(compiled._touched) == sorted(table._touched)

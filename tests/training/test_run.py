@@ -45,7 +45,8 @@ def interrupted(prepared, settings, out, after):
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
 @pytest.mark.parametrize(
-    ("family", "gradual"), [("dplr", False), ("pruned_fwfm", True), ("fm", False), ("nfm", False), ("afm", False)]
+    ("family", "gradual"),
+    [("dplr", False), ("pruned_fwfm", True), ("fm", False), ("rafm", False), ("nfm", False), ("afm", False)],
 )
 def test_resumed_equals_uninterrupted_to_the_byte(prepared, tmp_path, family, gradual, optimiser):
     rate = 0.1 if optimiser == "adagrad" else 0.01

@@ -33,15 +33,15 @@ class RankAwareFM(RaggedModel):
 
     def side_loss(self, loss: str, *gathered: torch.Tensor) -> torch.Tensor | None:
         """Sum over p < m of the mean L(B_{1,p}, B_{1,p+1}): the dependent factors' objective (equation 12b)."""
-        levels = gathered[0] + (gathered[1] + self.tensors["bias"]).detach()
-        if len(levels) == 1:
+        levels = gathered[0] + (gathered[1] + self.tensors["bias"]).detach()[:, None]
+        if levels.shape[1] == 1:
             return None
-        score, target = levels[:-1], levels[1:].detach()
+        score, target = levels[:, :-1], levels[:, 1:].detach()
         if loss == "squared":
-            return (score - target).square().mean(1).sum()
+            return (score - target).square().mean(0).sum()
         probability = torch.sigmoid(target)
         each = torch.nn.functional.binary_cross_entropy_with_logits(score, probability, reduction="none")
-        return each.mean(1).sum()
+        return each.mean(0).sum()
 
     def weights(self, table: RaggedTable) -> Weights:
         """Ragged vectors, as stored."""

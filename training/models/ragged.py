@@ -56,4 +56,4 @@ class RaggedModel(Model):
 
     def pairwise(self, *gathered: torch.Tensor, training: bool = False) -> torch.Tensor:
         """The last level, [n]."""
-        return gathered[0][-1]
+        return gathered[0][:, -1]

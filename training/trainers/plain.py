@@ -22,6 +22,7 @@ from training.metrics import auc
 from training.models import FAMILIES, Model, ModelShape, Table
 from training.models.base import copy_arrays
 from training.models.fm import FactorizationMachine
+from training.ragged_table import RaggedTable
 from training.trainers.dense import DenseOptimiser
 from training.trainers.settings import FitSettings
 
@@ -170,6 +171,8 @@ class Trainer:
         self.state.step += 1
         if isinstance(self.model, FactorizationMachine) and isinstance(self.table, FeatureTable):
             return self._fm_step(self.model, self.table, batch, learning_rate)
+        if isinstance(self.table, RaggedTable):
+            return self._ragged_step(self.table, batch, learning_rate)
         self.model.before_step(self.state.step)
         gathered = self.table.gather(batch, needs_grad=True)
         loss = mean_loss(s.loss, self.model.logits(*gathered, training=True), torch.from_numpy(batch.label))
@@ -186,6 +189,15 @@ class Trainer:
         table.step_rows(touched, learning_rate, self.state.step, s.l2, s.l2_linear)
         model.tensors["bias"].grad = torch.tensor([slope])
         self.dense.step(model.tensors, learning_rate, self.state.step)
+        return loss
+
+    def _ragged_step(self, table: RaggedTable, batch: Batch, learning_rate: float) -> float:
+        """The same step without torch."""
+        s = self.settings
+        loss, slope = table.gradients(batch, float(self.model.parameters["bias"][0]), s.loss)
+        table.step(learning_rate, s.l2, s.l2_linear, self.state.step)
+        self.model.tensors["bias"].grad = torch.tensor([slope])
+        self.dense.step(self.model.tensors, learning_rate, self.state.step)
         return loss
 
     def arrays(self) -> dict[str, F32]:
