@@ -113,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from models_export.manifest import NETWORK_FAMILIES
     from models_export.reader import read_artefact
-    from service.models import no_kernel
+    from service.served_model import no_kernel
 
     artefact = read_artefact(arguments.artefact)
     manifest = artefact.manifest

@@ -10,8 +10,8 @@ from msgspec import Raw
 
 from service.context_cache import ContextKey
 from service.errors import InvalidRequest, UnknownContext
-from service.models import ServedModel
 from service.schemas import is_absent
+from service.served_model import ServedModel
 from service.serving import Serving
 
 if TYPE_CHECKING:

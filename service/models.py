@@ -10,21 +10,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from models_export.errors import ArtefactError
-from models_export.manifest import NETWORK_FAMILIES
-from models_export.reader import read_artefact
 from models_export.registry import Registry
 from service.errors import ActivationRefused, ModelUnavailable, NotReady, NotServable, UnknownModel, UnknownVersion
-from service.kernel_cache import compile_kernels
 from service.metrics import Counter, Metrics
+from service.served_model import ServedModel, load_model
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,62 +30,6 @@ logger = logging.getLogger("ctrank")
 
 T = TypeVar("T")
 LoadModel = Callable[[Path, Settings], "RankingModel"]
-
-
-@dataclass(eq=False)
-class ServedModel:
-    """A loaded, warm version, with the counters that its requests update."""
-
-    name: str
-    version: str
-    ranking: RankingModel
-    digest: str
-    candidates: Counter
-    unknown_items: Counter
-    catalogue_floats: int = 0
-    _unknown_values: dict[str, Counter] = field(default_factory=dict)
-
-    def count_unknown(self, metrics: Metrics, unknown: Mapping[str, int]) -> None:
-        """Count values that the model has never seen, by field."""
-        for name, count in unknown.items():
-            counter = self._unknown_values.get(name)
-            if counter is None:
-                counter = self._unknown_values[name] = metrics.counter("ctrank_unknown_values", self.name, name)
-            counter.add(count)
-
-
-def load_model(folder: Path, settings: Settings) -> RankingModel:
-    """Read, verify and warm the artefact in `folder`. `ArtefactError` names the culprit, `NotServable` the family.
-
-    The ranking layer is imported here and nowhere in the service's routes: its kernels are compiled or read from disk
-    on import, and the server answers `/healthz` meanwhile.
-    """
-    artefact = read_artefact(folder)
-    if artefact.manifest.family in NETWORK_FAMILIES:
-        raise NotServable(no_kernel(artefact.manifest.family))
-    cache_dir = settings.cache_dir or default_cache_dir()
-    compile_kernels(cache_dir)
-    from service.ranking import Limits, RankingModel
-
-    limits = Limits(
-        settings.max_candidates, settings.max_values_per_field, settings.max_instances, settings.max_catalogue_top_k
-    )
-    ranking = RankingModel.load(artefact, cache_dir, limits)
-    ranking.warm()
-    return ranking
-
-
-def no_kernel(family: str) -> str:
-    """Why a network is not served."""
-    return (
-        f"no compiled kernel for family {family!r}: networks are served through ONNX Runtime, "
-        "which this version of ctrank does not have yet"
-    )
-
-
-def default_cache_dir() -> Path:
-    """Where precomputed item sides are kept: `ctrank` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ctrank"
 
 
 class ModelSet:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.models import ServedModel
+from service.served_model import ServedModel
 
 if TYPE_CHECKING:
     from service.ranking import Ranked

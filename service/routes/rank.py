@@ -18,10 +18,10 @@ from service.body import decode
 from service.context_lookup import CONTEXT_US_PER_BYTE, Found, cached_state, computed_state, encoding_us
 from service.errors import InvalidRequest
 from service.metrics import BUCKETS_S
-from service.models import ServedModel
 from service.rank_reply import head, render
 from service.routes.timing import RouteTimers
 from service.schemas import RankRequest, is_absent
+from service.served_model import ServedModel
 from service.serving import Serving
 
 if TYPE_CHECKING:

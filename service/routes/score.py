@@ -10,9 +10,9 @@ from msgspec import UNSET
 
 from service.body import decode
 from service.errors import InvalidRequest
-from service.models import ServedModel
 from service.routes.timing import RouteTimers
 from service.schemas import Prediction, ScoreReply, ScoreRequest
+from service.served_model import ServedModel
 from service.serving import Serving
 
 US_PER_BYTE = 0.2  # estimated; rows are encoded one by one
