@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from models_export.manifest import COMPILED_FAMILIES
 from models_export.registry import Registry
 from service.bench.load import drive, post
 from tests.service.http.conftest import ADMIN_KEY
@@ -42,7 +43,7 @@ def wait_for_version(server: ServerProcess, version: str) -> None:
 
 def test_list_and_show(server: ServerProcess) -> None:
     models = {model["name"]: model for model in server.client.get("/models").json()["models"]}
-    assert set(models) == {"bare", "dplr", "fm", "fwfm", "pruned_fwfm", "squared", "tiny"}
+    assert set(models) == {"bare", *COMPILED_FAMILIES, "squared", "tiny"}
     assert models["tiny"]["default"] and models["tiny"]["active"] == "v000002"
     assert [v["version"] for v in models["tiny"]["versions"]] == ["v000001", "v000002"]
     shown = server.client.get("/models/tiny").json()
