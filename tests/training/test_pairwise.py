@@ -113,7 +113,7 @@ def test_bpr_gradient_is_that_of_the_plain_loss(log: str, request: pytest.Fixtur
     trainer = PairwiseTrainer(request.getfixturevalue(log), replace(SETTINGS, batch_size=FULL))
     cut(trainer, 12)
     captured = Captured(trainer)
-    loss = trainer._train_epoch(1, lambda rows: None)
+    loss = trainer.train_epoch(1, lambda rows: None)
     asked = triples(trainer, *drawn(trainer, 1, 12))
     table = trainer.table.values
     assert loss == pytest.approx(oracle.bpr_loss(weights_of(table), asked), rel=1e-5)
@@ -128,7 +128,7 @@ def test_apr_adds_the_gradient_at_vectors_moved_along_their_own(log: str, reques
     trainer = PairwiseTrainer(request.getfixturevalue(log), settings)
     cut(trainer, 8)
     captured, before = Captured(trainer), trainer.table.values.copy()
-    trainer._train_epoch(1, lambda rows: None)
+    trainer.train_epoch(1, lambda rows: None)
     assert trainer.table.values.tobytes() == before.tobytes()  # put back
     asked = triples(trainer, *drawn(trainer, 1, 8))
     rows = sorted({row for triple in asked for fields in triple for values in fields for row, _ in values})
@@ -155,7 +155,7 @@ def test_sharpcf_pulls_each_pair_towards_its_own_score_of_some_epochs_ago(
     tables = []
     for epoch in range(1, 5):
         tables.append(trainer.table.values.copy())
-        trainer._train_epoch(epoch, lambda rows: None)
+        trainer.train_epoch(epoch, lambda rows: None)
         trainer.table.values += np.float32(0.05) * np.random.default_rng(epoch).standard_normal(
             trainer.table.values.shape, dtype=np.float32
         )
@@ -188,7 +188,7 @@ def test_shared_negatives_have_the_gradient_of_each_pairs_mean_over_those_it_may
     trainer = PairwiseTrainer(request.getfixturevalue(log), settings)
     cut(trainer, 9)
     captured, table = Captured(trainer), trainer.table.values.copy()
-    trainer._train_epoch(1, lambda rows: None)
+    trainer.train_epoch(1, lambda rows: None)
     negatives = trainer.shared_negatives(1, 0).copy()
     assert len(set(negatives.tolist())) == shared
     order = np.random.default_rng([1, 1]).permutation(9)
@@ -229,12 +229,12 @@ def test_shared_negatives_have_the_gradient_of_each_pairs_mean_over_those_it_may
         assert trainer.ring[0, first] == pytest.approx(then, abs=1e-5)
         trainer.table.values += np.float32(0.1)
         before = trainer.ring.copy()
-        trainer._train_epoch(2, lambda rows: None)
+        trainer.train_epoch(2, lambda rows: None)
         without = PairwiseTrainer(request.getfixturevalue(log), replace(settings, method="bpr"))
         cut(without, 9)
         without.table.values[...] = trainer.table.values
         plain = Captured(without)
-        without._train_epoch(2, lambda rows: None)
+        without.train_epoch(2, lambda rows: None)
         second = kept(trainer.shared_negatives(2, 0))
         again, past = triples(trainer, second, [negatives[0]] * len(second)), before[0, second].tolist()
         weight = 0.8 * len(second) / 9
@@ -249,7 +249,7 @@ def test_l2_of_the_whole_table_is_owed_for_the_steps_that_left_a_row_alone(impli
     held = PairwiseTrainer(implicit, replace(settings, l2=0.003, l2_linear=0.001, l2_scope="all"))
     plain, owed = Captured(free), Captured(held)  # no step is taken: gradients differ by the L2 alone
     for trainer in (free, held):
-        trainer._train_epoch(1, lambda rows: None)
+        trainer.train_epoch(1, lambda rows: None)
     table, last = free.table.values, np.zeros(len(free.table.values))
     seen = 0
     for step, (without, with_l2) in enumerate(zip(plain.grad, owed.grad, strict=True), start=1):

@@ -97,8 +97,7 @@ def add_gradients(
     negative,
     share,
     pull,
-    ring,
-    slot,
+    past,
     linear,
     grad,
     occurrences,
@@ -110,16 +109,15 @@ def add_gradients(
     ``occurrences``.
 
     ``context`` and ``items``: (indptr, rows, x) of the contexts, by pair, and of the catalogue. ``share``: weight of
-    a triple's -ln sigma(y_CI - y_CJ). ``pull``: weight of (y_CI - past)^2, with the past score in ``ring[slot,
-    pair]``, which is then overwritten by y_CI (an empty ring: neither). Returns the number of touched rows, the sum
-    of the losses and the sum of the squares.
+    a triple's -ln sigma(y_CI - y_CJ). ``pull``: weight of (y_CI - past)^2; ``past`` float32 [B] is then
+    overwritten by y_CI (empty: neither). Returns the number of touched rows and the sum of the losses.
     """
     k = table.shape[1] - 1
     c_indptr, c_rows, c_x = context
     i_indptr, i_rows, i_x = items
     sc, sp, sn = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
     both, one = np.empty(k, np.float32), np.float32(1.0)
-    loss, squares, count = 0.0, 0.0, 0
+    loss, count = 0.0, 0
     for t in range(pairs.size):
         pair = pairs[t]
         if negative[t] < 0:
@@ -138,12 +136,9 @@ def add_gradients(
         loss += np.log1p(e) + max(-d, np.float32(0.0))
         g = -share * (e if d > 0 else one) / (one + e)  # share * d loss / d (up - down)
         gp, gn = g, -g
-        if ring.shape[0]:
-            if pull > 0:
-                off = own + up - ring[slot, pair]
-                squares += off * off
-                gp += np.float32(2.0) * pull * off
-            ring[slot, pair] = own + up
+        if past.size:
+            gp += np.float32(2.0) * pull * (own + up - past[t])
+            past[t] = own + up
         total = gp + gn
         for c in range(k):
             both[c] = gp * sp[c] + gn * sn[c] + total * sc[c]
@@ -171,7 +166,7 @@ def add_gradients(
                 into[c] += gn * x * (sc[c] + sn[c] - x * row[c])
             if linear:
                 into[k] += gn * x
-    return count, loss, squares
+    return count, loss
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
@@ -184,8 +179,7 @@ def add_gradients_single(
     negative,
     share,
     pull,
-    ring,
-    slot,
+    past,
     linear,
     grad,
     occurrences,
@@ -196,7 +190,7 @@ def add_gradients_single(
     """:func:`add_gradients` where every context and every item is one feature of value 1: <v_u, v_i> + b_i + b_u."""
     k = table.shape[1] - 1
     c_rows, i_rows, one = context[1], items[1], np.float32(1.0)
-    loss, squares, count = 0.0, 0.0, 0
+    loss, count = 0.0, 0
     for t in range(pairs.size):
         pair = pairs[t]
         if negative[t] < 0:
@@ -212,12 +206,9 @@ def add_gradients_single(
         loss += np.log1p(e) + max(-d, np.float32(0.0))
         g = -share * (e if d > 0 else one) / (one + e)
         gp, gn = g, -g
-        if ring.shape[0]:
-            if pull > 0:
-                off = eu[k] + up - ring[slot, pair]
-                squares += off * off
-                gp += np.float32(2.0) * pull * off
-            ring[slot, pair] = eu[k] + up
+        if past.size:
+            gp += np.float32(2.0) * pull * (eu[k] + up - past[t])
+            past[t] = eu[k] + up
         count = mark(u, one, occurrences, stamp, now, touched, count)
         count = mark(i, one, occurrences, stamp, now, touched, count)
         count = mark(j, one, occurrences, stamp, now, touched, count)
@@ -231,7 +222,7 @@ def add_gradients_single(
             gu[k] += gp + gn
             gi[k] += gp
             gj[k] += gn
-    return count, loss, squares
+    return count, loss
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]

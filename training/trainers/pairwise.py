@@ -48,6 +48,7 @@ from training.trainers.settings import FitSettings
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
+_NOTHING = np.zeros(0, dtype=np.float32)
 _WORD = (1 << 64) - 1
 
 
@@ -123,7 +124,7 @@ class PairwiseTrainer(Trainer):
         start = time.perf_counter()
         with denormals_flushed():
             for epoch in range(first, last + 1):
-                loss = self._train_epoch(epoch, tick)
+                loss = self.train_epoch(epoch, tick)
                 self.state.epoch = epoch
         seconds = (time.perf_counter() - start) / (last - first + 1)
         if not np.isfinite(loss):
@@ -135,13 +136,13 @@ class PairwiseTrainer(Trainer):
         missing = 1.0 - found[self.settings.valid_metric]
         return EpochReport(last, loss, missing, None, len(self.pairs) / max(seconds, 1e-9), seconds, found)
 
-    def _train_epoch(self, epoch: int, tick: Callable[[int], None]) -> float:
+    def train_epoch(self, epoch: int, tick: Callable[[int], None]) -> float:
         """One pass over the positives; returns the mean BPR loss."""
         s, n = self.settings, len(self.pairs)
         order = np.random.default_rng([s.seed, epoch]).permutation(n)
         negatives = None if self.shared else self.negatives(order, epoch)
         adversarial = s.method == "apr" and epoch > s.start_epoch
-        ring, slot, pulled = self._trajectory(epoch)
+        scores, pulled = self._trajectory(epoch)
         rate = s.learning_rate * s.lr_decay ** (epoch - 1)
         total = 0.0
         for at in range(0, n, s.batch_size):
@@ -150,7 +151,10 @@ class PairwiseTrainer(Trainer):
             negative = self.shared_negatives(epoch, at) if negatives is None else negatives[batch]
             share = 1.0 / len(pairs)
             pull = s.trajectory_weight * share if pulled else 0.0
-            count, loss = self._gradients(pairs, negative, share, pull, ring, slot)
+            past = None if scores is None else scores[pairs]
+            count, loss = self._gradients(pairs, negative, share, pull, past)
+            if scores is not None:
+                scores[pairs] = past
             touched = self._touched[:count]
             if adversarial:
                 self._adversary(pairs, negative, share * s.adversarial_weight, touched)
@@ -174,7 +178,7 @@ class PairwiseTrainer(Trainer):
         shape."""
         kept = self._touched, self.shared
         self._touched, self.shared = np.empty(len(pairs) * self._widest, dtype=np.int32), None
-        self._gradients(pairs, negative, 1.0 / len(pairs), 0.0, self.ring[:0], 0)
+        self._gradients(pairs, negative, 1.0 / len(pairs), 0.0, None)
         self._touched, self.shared = kept
         found = self.table.grad.copy()
         self.table.grad[...] = 0.0
@@ -205,31 +209,26 @@ class PairwiseTrainer(Trainer):
         words = ((self.settings.seed, 0xD1342543DE82EF95), (epoch, 0xA0761D6478BD642F), (part, 0xE7037ED1A0B428DB))
         return np.uint64(sum(number * word for number, word in words) & _WORD)
 
-    def _trajectory(self, epoch: int) -> tuple[F32, int, bool]:
-        """SharpCF: the ring, the place in it of this epoch (until then of the one E epochs ago), and whether it
-        pulls."""
+    def _trajectory(self, epoch: int) -> tuple[F32 | None, bool]:
+        """SharpCF: the scores of E epochs ago, in the place of this epoch's, and whether they pull."""
         s, window = self.settings, len(self.ring)
         if not window or epoch <= s.start_epoch - window:
-            return self.ring[:0], 0, False
-        return self.ring, epoch % window, epoch > max(s.start_epoch, window)
+            return None, False
+        return self.ring[epoch % window], epoch > max(s.start_epoch, window)
 
     def _gradients(
-        self, pairs: NDArray[np.int64], negative: I32, share: float, pull: float, ring: F32, slot: int
+        self, pairs: NDArray[np.int64], negative: I32, share: float, pull: float, past: F32 | None
     ) -> tuple[int, float]:
-        """Adds a batch's gradients to the table's buffer; the number of rows in ``_touched`` and the sum of the
-        losses."""
+        """Adds a batch's gradients to the table's buffer and puts the pairs' scores into ``past``; returns the number
+        of rows in ``_touched`` and the sum of the losses."""
         context, items, linear = self.pairs.context, self.items, self.settings.linear
         buffers = self.table.grad, self._occurrences, self.table.stamp, self.table.next_stamp(), self._touched
         if self.shared is not None:
             values, user = self.table.values, self.pairs.user[pairs]
             wanted = ((context, pairs), (items, self.pairs.item[pairs]), (items, negative))
             sides = tuple(Side.of(values, lists, index.astype(np.int64)) for lists, index in wanted)
-            past = ring[slot, pairs] if len(ring) else None
-            found = add_gradients(values, sides, self.shared.allowed(user), share, pull, past, linear, buffers)
-            if past is not None:
-                ring[slot, pairs] = past
-            return found
-        count, loss, _ = self._add(
+            return add_gradients(values, sides, self.shared.allowed(user), share, pull, past, linear, buffers)
+        found: tuple[int, float] = self._add(
             self.table.values,
             (context.indptr, context.rows, context.x),
             (items.indptr, items.rows, items.x),
@@ -238,18 +237,17 @@ class PairwiseTrainer(Trainer):
             negative,
             np.float32(share),
             np.float32(pull),
-            ring,
-            slot,
+            _NOTHING if past is None else past,
             linear,
             *buffers,
         )
-        return count, loss
+        return found
 
     def _adversary(self, pairs: NDArray[np.int64], negative: I32, share: float, touched: I32) -> None:
         """Adds the gradients of the loss at the perturbed vectors. They touch the same rows, so ``touched`` stays."""
         values, kept = self.table.values, self._kept[: len(touched)]
         kernels.perturb(values, self.table.grad, touched, self.settings.perturbation, kept)
-        self._gradients(pairs, negative, share, 0.0, self.ring[:0], 0)
+        self._gradients(pairs, negative, share, 0.0, None)
         kernels.put_back(values, touched, kept)
 
     def arrays(self) -> dict[str, F32]:
