@@ -199,6 +199,10 @@ def test_synth_prepare_fit(tmp_path, capsys):
         ),
         (["fit", "{work}/prepared", "--out", "{tmp}/r", "--stop", "auc", "--loss", "squared"], "found with squared"),
         (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--choose-once"],
+            "expected with --method maxup, found with plain",
+        ),
+        (
             ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "fm", "--hidden", "8"],
             "--hidden: expected with --model nfm, afm, dcn, deepfm, found with fm",
         ),

@@ -110,6 +110,25 @@ def test_the_best_candidate_is_taken(method, merit, family):
     assert (of_all.max(1) - of_all.mean(1)).min() > 0
 
 
+@pytest.mark.parametrize("family", ["fm", "nfm"])
+def test_maxup_may_choose_once_per_epoch(family):
+    """Then all mixtures of an epoch are those that are worst under the parameters at its beginning."""
+    once, each = (trainer(method="maxup", model=family, candidates=5, choose_once=flag) for flag in (True, False))
+    for t in (once, each):
+        t.table.values[...] = np.random.default_rng(5).normal(0, 0.5, t.table.values.shape)
+    labels = []
+    for t in (once, each):
+        stream = t.batches(1)
+        seen = [next(stream)]
+        t.table.values[...] *= -1.0  # another model from the second step on
+        labels.append(np.concatenate([b.label for b in [*seen, *stream]]))
+    t = trainer(method="maxup", model=family, candidates=5, choose_once=True)
+    t.table.values[...] = np.random.default_rng(5).normal(0, 0.5, t.table.values.shape)
+    untouched = np.concatenate([b.label for b in t.batches(1)])
+    np.testing.assert_array_equal(labels[0], untouched)
+    assert len(labels[1]) == len(untouched) and (labels[1] != untouched).any()
+
+
 def test_the_learning_rate_decays_by_epoch():
     """With one epoch the decay has no effect, with two it has."""
     for epochs, same in ((1, True), (2, False)):

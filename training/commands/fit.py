@@ -101,6 +101,7 @@ def method_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mix-ratio", type=number(0, above=True), help="copies or mixtures per row (default 1)")
     parser.add_argument("--mix-alpha", type=number(0, above=True), help="shares ~ Beta(alpha, alpha) (default 0.5)")
     parser.add_argument("--candidates", type=integer(1), help="smfm, maxup: mixtures to choose from (default 10)")
+    parser.add_argument("--choose-once", action="store_true", help="maxup: choose when an epoch begins, not each step")
     parser.add_argument("--paper-compat", action="store_true", help="mix as the MixFM paper's code, not as its text")
     parser.add_argument(
         "--lr-decay", type=number(0, above=True), default=None,
@@ -210,6 +211,8 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
         if getattr(args, name) is not None and args.method not in methods:
             option = "--no-linear" if name == "linear" else "--" + name.replace("_", "-")
             raise UsageError(f"{option}: expected with --method {' or '.join(methods)}, found with {args.method}")
+    if args.choose_once and args.method != "maxup":
+        raise UsageError(f"--choose-once: expected with --method maxup, found with {args.method}")
     if args.paper_compat and args.method not in MIXING["mix_alpha"]:
         raise UsageError(f"--paper-compat: expected with --method mixfm, smfm or maxup, found with {args.method}")
     pairwise = args.method in PAIRWISE
@@ -239,7 +242,7 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     return _checked(
         model=args.model, dim=dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=args.optimiser,
         batch_size=args.batch_size, epochs=args.epochs, patience=args.patience, init_std=args.init_std, seed=args.seed,
-        threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat, stop=args.stop,
+        threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat, choose_once=args.choose_once, stop=args.stop,
         stop_after=args.stop_after, ranks=args.ranks, thresholds=args.thresholds, l2_scope=args.l2_scope,
         calibration=getattr(args, "calibration", "platt") if loss == "logistic" else "none",
         **defaults(args.model, loss, args.optimiser) | method_defaults(args.method, args.model) | chosen,

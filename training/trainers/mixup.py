@@ -73,6 +73,11 @@ class MixupTrainer(Trainer):
         share = rng.beta(self.settings.mix_alpha, self.settings.mix_alpha, len(first))
         return Pairs(first, second, np.maximum(share, 1.0 - share).astype(np.float32))
 
+    def _all_best(self, merit: Merit, n: int, first: NDArray[np.int64], rng: np.random.Generator) -> Pairs:
+        """``_best`` for many first parents, some candidates at a time."""
+        step = max(1, CANDIDATE_ROWS // self.settings.candidates)
+        return Pairs.joined(*(self._best(merit, n, first[at : at + step], rng) for at in range(0, len(first), step)))
+
     def _best(self, merit: Merit, n: int, first: NDArray[np.int64], rng: np.random.Generator) -> Pairs:
         """Of ``candidates`` random mixtures for each first parent the one of the largest ``merit``."""
         p = self.settings.candidates
@@ -98,9 +103,7 @@ class SaliencyMixTrainer(MixupTrainer):
     """SMFM: D and n' mixtures, each the most salient of p (algorithm 2)."""
 
     def _mixtures(self, mixer: Mixer, n: int, first: NDArray[np.int64], rng: np.random.Generator) -> Pairs:
-        merit = self._saliency(mixer)
-        step = max(1, CANDIDATE_ROWS // self.settings.candidates)
-        return Pairs.joined(*(self._best(merit, n, first[at : at + step], rng) for at in range(0, len(first), step)))
+        return self._all_best(self._saliency(mixer), n, first, rng)
 
     def _saliency(self, mixer: Mixer) -> Merit:
         """Weighted saliency of mixtures under the present model."""
@@ -116,7 +119,8 @@ class SaliencyMixTrainer(MixupTrainer):
 
 class MaxUpTrainer(MixupTrainer):
     """MaxUp with mixtures: each first parent is replaced by that of its p mixtures which has the largest loss under the
-    model as it is at that step; the rows themselves are not trained on.
+    model as it is at that step (with ``choose_once``: as it is when the epoch begins); the rows themselves are not
+    trained on.
 
     Gong et al., "MaxUp: Lightweight Adversarial Training with Data Augmentation Improves Neural Network Training",
     CVPR 2021.
@@ -125,6 +129,11 @@ class MaxUpTrainer(MixupTrainer):
     def _of_window(self, window: Batch, first: NDArray[np.int64], rng: np.random.Generator) -> Iterator[Batch]:
         mixer = Mixer(self.table.layout, window, self.settings.paper_compat)
         merit = self._loss(mixer)
+        if self.settings.choose_once:
+            pairs = self._all_best(merit, len(window), first, rng)
+            for index in self._shuffled(len(pairs), rng):
+                yield mixer(pairs.take(index))
+            return
         for index in self._shuffled(len(first), rng):
             yield mixer(self._best(merit, len(window), first[index], rng))
 
