@@ -242,7 +242,8 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     return _checked(
         model=args.model, dim=dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=args.optimiser,
         batch_size=args.batch_size, epochs=args.epochs, patience=args.patience, init_std=args.init_std, seed=args.seed,
-        threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat, choose_once=args.choose_once, stop=args.stop,
+        threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat,
+        choose_once=args.choose_once, stop=args.stop,
         stop_after=args.stop_after, ranks=args.ranks, thresholds=args.thresholds, l2_scope=args.l2_scope,
         calibration=getattr(args, "calibration", "platt") if loss == "logistic" else "none",
         **defaults(args.model, loss, args.optimiser) | method_defaults(args.method, args.model) | chosen,

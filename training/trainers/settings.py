@@ -66,9 +66,9 @@ class FitSettings:
     ``lr_decay`` multiplies the learning rate after each epoch. ``stop`` "loss": training ends when ``patience`` epochs
     brought no better validation loss; "auc": when the validation AUC fell ``patience`` times in a row. Epochs up to
     ``stop_after`` do not count. ``mix_ratio`` is n'/n, mixtures per row; ``mix_alpha`` the parameters of the Beta
-    distribution of their shares; ``candidates`` p, of which smfm and maxup take one (smfm, and with ``choose_once`` maxup too, by the model as it is
-    when an epoch begins, otherwise maxup by the model as it is at the step); ``paper_compat``: do as the
-    paper's published code where it differs from its text (mixtures list a feature of both parents twice).
+    distribution of their shares; ``candidates`` p, of which smfm takes one by the model as it is when an epoch begins,
+    maxup by the model as it is at the step (``choose_once``: as smfm); ``paper_compat``: do as the paper's published
+    code where it differs from its text (mixtures list a feature of both parents twice).
 
     Of the pairwise methods (``training.trainers.pairwise``): ``linear`` false leaves the linear weights at 0, which
     makes an FM of two fields a plain matrix factorization; APR and SharpCF begin after ``start_epoch``;
