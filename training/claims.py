@@ -125,9 +125,8 @@ class Claim:
         measure = find_measure(self.metric)
         holds = all(measure.better(means[0], other) for other in means[1:])
         ranked = sorted(zip(means, self.rows, strict=True), reverse=not measure.lower_is_better)[:3]
-        first, *rest = self.rows
-        detail = "first " + self._written([label for _, label in ranked], [mean for mean, _ in ranked])
-        return Verdict(f"{first} is the best on {self.metric}, of {', '.join(rest)} too", holds, detail)
+        detail = "in order " + self._written([label for _, label in ranked], [mean for mean, _ in ranked])
+        return Verdict(f"{self.rows[0]} is the best of {', '.join(self.rows)} on {self.metric}", holds, detail)
 
     def _near(self, figures: Figures) -> Verdict:
         (label,) = self.rows

@@ -23,7 +23,8 @@ def markdown(result: Reproduction, verdicts: list[Verdict], pictures: list[tuple
             "**Quick run: one seed, few epochs, the first rows of the log. It shows that all works, no more.**"
         )
     parts.append(_how_to_read(result))
-    parts += _titled("## Claims", [f"- {verdict}" for verdict in verdicts])
+    title = "## Claims (no verdict can be read off a quick run)" if result.quick else "## Claims"
+    parts += _titled(title, [f"- {verdict}" for verdict in verdicts])
     parts += _titled("## Notes", [f"- {note}" for note in [*_row_notes(result), *e.notes]])
     parts += ["## Settings", _settings(result), "## Where it comes from", _provenance(result)]
     parts += [f"![{caption}]({name})" for name, caption in pictures]
