@@ -35,11 +35,12 @@ COMPLETE = optuna.trial.TrialState.COMPLETE
 
 @dataclass(frozen=True)
 class TuneResult:
-    """Best settings of a study, the validation figure of its objective (mean over ``seeds``), how many trials were
-    finished and cut short.
+    """Best settings of a study, which of them were searched, the validation figure of its objective (mean over
+    ``seeds``), how many trials were finished and cut short.
     """
 
     settings: FitSettings
+    searched: tuple[str, ...]
     objective: str
     value: float
     finished: int
@@ -171,7 +172,7 @@ class _Search:
         best = min(candidates, key=lambda t: sign * means[t.number])
         states = [t.state for t in self.study.trials]
         result = TuneResult(
-            rounded(self.base, best.params), self.objective.name, means[best.number],
+            rounded(self.base, best.params), tuple(self.space), self.objective.name, means[best.number],
             states.count(COMPLETE), states.count(optuna.trial.TrialState.PRUNED), seeds,
         )  # fmt: skip
         document = {

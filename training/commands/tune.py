@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
         f"({result.finished} trials finished, {result.pruned} cut short)"
     )
     settings = result.settings.to_json()
-    start = base.to_json()
-    print("  " + ", ".join(f"{n} {settings[n]:g}" for n in settings if n in ranges or settings[n] != start[n]))
+    print("  " + ", ".join(f"{setting} {settings[setting]:g}" for setting in result.searched))
     print(f"next: ctrank-train reproduce {winner} --data DATA")
 
 
