@@ -38,7 +38,8 @@ def test_the_command_finds_settings_continues_and_writes_an_experiment(prepared,
     assert f"next: ctrank-train reproduce {winner}" in out
     experiment = load_experiment(str(winner))
     settings = experiment.rows[0].settings.to_json() | {"seed": 1, "calibration": "platt"}
-    assert json.loads(json.dumps(settings)) == best["settings"] and experiment.seeds == (4, 5, 6) and experiment.metrics[0] == "auc"
+    assert json.loads(json.dumps(settings)) == best["settings"]
+    assert experiment.seeds == (4, 5, 6) and experiment.metrics[0] == "auc"
     data = str(prepared.path.parent)
     assert main(["reproduce", str(winner), "--data", data, "--out", str(tmp_path / "r"), "--seeds", "1"]) == 0
     assert "| fm |" in capsys.readouterr().out
