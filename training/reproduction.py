@@ -37,6 +37,11 @@ class Reproduction:
     machine: dict[str, Any]
     work: Path
 
+    @property
+    def file_name(self) -> str:
+        """Of the report's files, without their ending."""
+        return self.experiment.name + (".quick" if self.quick else "")
+
     def of_row(self, label: str) -> list[RunFigure]:
         """A row's figures, by seed."""
         return [figure for figure in self.figures if figure.label == label]

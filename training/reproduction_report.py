@@ -17,7 +17,7 @@ from training.trainers.checkpoint import write_bytes
 
 def write_report(result: Reproduction, out: Path) -> str:
     """Write everything; returns the Markdown."""
-    name = result.experiment.name + (".quick" if result.quick else "")
+    name = result.file_name
     out.mkdir(parents=True, exist_ok=True)
     verdicts = check_claims(result)
     write_bytes(out / f"{name}.json", (json.dumps(document(result, verdicts), indent=2) + "\n").encode())

@@ -180,6 +180,20 @@ def test_each_metric_is_taken_at_its_own_best_validation_epoch(small):
     assert "its own best validation figure" in write_report(result, small / "out")
 
 
+def test_all_goes_on_where_one_experiment_cannot_be_run(small, capsys, monkeypatch):
+    import training.experiment
+
+    shipped = {"broken": str(small / "broken.toml"), "small2024_dplr_small": str(small / "small.toml")}
+    (small / "broken.toml").write_text(SMALL.replace('spec = "spec.toml"', 'spec = "nothing"'))
+    load = training.experiment.load_experiment
+    monkeypatch.setattr(training.experiment, "shipped_experiments", lambda: sorted(shipped))
+    monkeypatch.setattr(training.experiment, "load_experiment", lambda name: load(shipped[name]))
+    assert main(["reproduce", "all", "--quick", "--data", str(small), "--out", str(small / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert "| FM |" in out and "experiment 2 of 2: small2024_dplr_small" in err and "of 2 claims hold" in err
+    assert err.splitlines()[-1] == "ctrank-train: 1 of 2 experiments could not be run (see above): broken"
+
+
 def test_a_metric_that_the_loss_does_not_have_is_named(small, capsys):
     (small / "small.toml").write_text(SMALL.replace('"rmse"', '"auc"').replace("rmse", "auc"))
     assert main(command(small, "--quick")) == 2

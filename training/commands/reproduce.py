@@ -38,22 +38,36 @@ def run(args: argparse.Namespace) -> None:
     """Reproduce one experiment or all."""
     import os
 
+    from training.errors import UsageError
     from training.experiment import load_experiment, shipped_experiments
     from training.progress import Progress
     from training.reproduction import reproduce
-    from training.reproduction_report import write_report
+    from training.reproduction_report import check_claims, write_report
 
     data = args.data
     if data is None and not os.environ.get("CTRANK_DATA"):
         data = Path("../shared/data")
-    for name in shipped_experiments() if args.name == "all" else [args.name]:
-        result = reproduce(
-            load_experiment(name),
-            data,
-            args.out,
-            seeds=args.seeds,
-            quick=args.quick,
-            jobs=args.jobs,
-            progress=Progress(),
-        )
+    names = shipped_experiments() if args.name == "all" else [args.name]
+    progress, failed = Progress(), []
+    for number, name in enumerate(names, 1):
+        if len(names) > 1:
+            progress.line(f"experiment {number} of {len(names)}: {name}")
+        try:
+            result = reproduce(
+                load_experiment(name), data, args.out,
+                seeds=args.seeds, quick=args.quick, jobs=args.jobs, progress=progress,
+            )  # fmt: skip
+        except UsageError as error:
+            if len(names) == 1:
+                raise
+            progress.line(f"{name}: {error}")
+            failed.append(name)
+            continue
         print(write_report(result, args.out))
+        verdicts = check_claims(result)
+        progress.line(
+            f"wrote {args.out / result.file_name}.json, .md and .png; "
+            f"{sum(v.holds for v in verdicts)} of {len(verdicts)} claims hold"
+        )
+    if failed:
+        raise UsageError(f"{len(failed)} of {len(names)} experiments could not be run (see above): {', '.join(failed)}")
