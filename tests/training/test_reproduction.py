@@ -218,12 +218,10 @@ def test_another_split_for_each_seed(small):
     assert len(check_claims(result)) == 2
 
 
-def test_shipped_experiments_say_what_a_reader_needs():
+def test_shipped_experiments_are_named_after_their_file():
     assert "shtoff2024_dplr_movielens1m" in shipped_experiments()
     for name in shipped_experiments():
-        experiment = load_experiment(name)
-        assert experiment.name == name
-        assert any(row.figures for row in experiment.rows) and experiment.claims and experiment.notes
+        assert load_experiment(name).name == name
 
 
 @pytest.mark.parametrize("name", shipped_experiments())
