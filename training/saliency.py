@@ -32,18 +32,19 @@ def losses(model: Model, table: Table, batch: Batch, loss: str) -> F32:
 
 
 def weighted_saliency(model: Model, table: Table, batch: Batch, loss: str) -> F32:
-    """(dL/dx)^T x of each row [n]: for quadratic families without a backward pass, for others by dL/dx of each
-    feature.
+    """(dL/dx)^T x of each row [n]: by ``Model.along_x`` where the family has it, which needs no backward pass, else by
+    dL/dx of each feature.
     """
-    if not model.quadratic:
-        return feature_saliency(model, table, batch, loss)[2]
     with torch.inference_mode():
         gathered = table.gather(batch, needs_grad=False)
-        linear, pairwise = gathered[1], model.pairwise(*gathered)
-        score = model.tensors["bias"] + linear + pairwise
-        predicted = torch.sigmoid(score) if loss == "logistic" else 2.0 * score
-        target = torch.from_numpy(batch.label) * (1.0 if loss == "logistic" else 2.0)
-        return ((predicted - target) * (linear + 2.0 * pairwise)).numpy()
+        found = model.along_x(*gathered)
+        if found is not None:
+            linear, (pairwise, slope) = gathered[1], found
+            score = model.tensors["bias"] + linear + pairwise
+            predicted = torch.sigmoid(score) if loss == "logistic" else 2.0 * score
+            target = torch.from_numpy(batch.label) * (1.0 if loss == "logistic" else 2.0)
+            return ((predicted - target) * (linear + slope)).numpy()
+    return feature_saliency(model, table, batch, loss)[2]
 
 
 def feature_saliency(model: Model, table: Table, batch: Batch, loss: str) -> tuple[F32, F32, F32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.models.base import F32
+from training.models.base import F32, Along
 from training.models.network import NetworkModel, scaled_normal
 
 
@@ -40,7 +40,28 @@ class AttentionalFM(NetworkModel):
     def interaction(self, vectors: torch.Tensor, norms: torch.Tensor, training: bool) -> torch.Tensor:
         """P^T sum a_fg (v_f * v_g), [n]."""
         pairs = vectors[self._first] * vectors[self._second]
-        weight, bias = self.tensors["attention.weight"], self.tensors["attention.bias"]
-        energy = torch.relu(torch.nn.functional.linear(pairs, weight, bias)) @ self.tensors["attention.out"]
-        pooled = (torch.softmax(energy, 0)[:, :, None] * pairs).sum(0)
-        return self.dropped(pooled, training) @ self.tensors["out.weight"]
+        weight, bias, out = (self.tensors[name] for name in ("attention.weight", "attention.bias", "out.weight"))
+        if training and self.shape.dropout > 0.0:
+            attention = self._attention(torch.nn.functional.linear(pairs, weight, bias))
+            return self.dropped((attention[:, :, None] * pairs).sum(0), training) @ out
+        # p^T may be taken inside the sum, and then with W: the pairs, which are many, are read once.
+        both = torch.nn.functional.linear(pairs, torch.cat([weight, out[None]]))
+        return (self._attention(both[:, :, :-1] + bias) * both[:, :, -1]).sum(0)
+
+    def _attention(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Weights [pairs, n] of hidden units [pairs, n, t] before the relu."""
+        return torch.softmax(torch.relu(hidden) @ self.tensors["attention.out"], 0)
+
+    def along_x(self, *gathered: torch.Tensor) -> Along:
+        """See the base; the pairs' products are of degree 2, so W (v_f * v_g) and p^T (v_f * v_g) are."""
+        vectors = gathered[0]
+        pairs = vectors[self._first] * vectors[self._second]
+        both = torch.nn.functional.linear(
+            pairs, torch.cat([self.tensors["attention.weight"], self.tensors["out.weight"][None]])
+        )
+        inner, value, query = both[:, :, :-1], both[:, :, -1], self.tensors["attention.out"]
+        hidden = torch.relu(inner + self.tensors["attention.bias"])
+        attention = torch.softmax(hidden @ query, 0)
+        slope = (2.0 * inner * (hidden > 0.0)) @ query
+        change = slope - (attention * slope).sum(0)
+        return (attention * value).sum(0), (attention * value * (change + 2.0)).sum(0)

@@ -21,6 +21,7 @@ from training.feature_table import FeatureTable
 from training.trainers.settings import FitSettings
 
 F32 = NDArray[np.float32]
+Along = tuple[torch.Tensor, torch.Tensor]
 
 
 class Table(Protocol):
@@ -146,6 +147,15 @@ class Model(abc.ABC):
     def logits(self, *gathered: torch.Tensor, training: bool = False) -> torch.Tensor:
         """Scores [n]: bias + linear + pairwise term. The linear part is the second thing that every table gathers."""
         return self.tensors["bias"] + gathered[1] + self.pairwise(*gathered, training=training)
+
+    def along_x(self, *gathered: torch.Tensor) -> Along | None:
+        """The pairwise term as served [n], and x^T d pairwise / dx [n]: how fast it grows when all values x grow in
+        proportion; None if only a backward pass would tell.
+        """
+        if not self.quadratic:
+            return None
+        pairwise = self.pairwise(*gathered)
+        return pairwise, 2.0 * pairwise
 
     def side_loss(self, loss: str, *gathered: torch.Tensor) -> torch.Tensor | None:
         """What is minimised beside the loss of the logits; None for nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.models.base import F32
+from training.models.base import F32, Along
 from training.models.network import NetworkModel, scaled_normal, side_by_side
 
 
@@ -42,3 +42,15 @@ class DeepAndCross(NetworkModel):
             crossed = first * (crossed @ weight)[:, None] + bias + crossed
         out, width = self.tensors["out.weight"], first.shape[1]
         return crossed @ out[:width] + self.hidden(first, training) @ out[width:]
+
+    def along_x(self, *gathered: torch.Tensor) -> Along:
+        """See the base; x_0 is of degree 1."""
+        first = side_by_side(gathered[0])
+        crossed, along = first, first
+        for weight, bias in zip(self.tensors["cross.weight"], self.tensors["cross.bias"], strict=True):
+            product = crossed @ weight
+            along = first * (product + along @ weight)[:, None] + along
+            crossed = first * product[:, None] + bias + crossed
+        out, width = self.tensors["out.weight"], first.shape[1]
+        hidden, slope = self.hidden_along(first, first)
+        return crossed @ out[:width] + hidden @ out[width:], along @ out[:width] + slope @ out[width:]

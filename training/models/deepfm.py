@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.models.base import F32
+from training.models.base import F32, Along
 from training.models.network import NetworkModel, scaled_normal, side_by_side
 
 
@@ -35,3 +35,11 @@ class DeepFM(NetworkModel):
         total = vectors.sum(0)
         deep = self.hidden(side_by_side(vectors), training) @ self.tensors["out.weight"]
         return 0.5 * ((total * total).sum(1) - norms) + deep
+
+    def along_x(self, *gathered: torch.Tensor) -> Along:
+        """See the base; FM's pairs are of degree 2, the network's input is of degree 1."""
+        vectors, _, norms = gathered
+        total, out, first = vectors.sum(0), self.tensors["out.weight"], side_by_side(vectors)
+        pairs = 0.5 * ((total * total).sum(1) - norms)
+        hidden, slope = self.hidden_along(first, first)
+        return pairs + hidden @ out, 2.0 * pairs + slope @ out

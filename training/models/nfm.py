@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.models.base import F32
+from training.models.base import F32, Along
 from training.models.network import NetworkModel, scaled_normal
 
 
@@ -34,3 +34,11 @@ class NeuralFM(NetworkModel):
         total = vectors.sum(0)
         pooled = self.dropped(0.5 * (total * total - norms), training)
         return self.hidden(pooled, training) @ self.tensors["out.weight"]
+
+    def along_x(self, *gathered: torch.Tensor) -> Along:
+        """See the base; the pooled pairs are of degree 2."""
+        vectors, _, norms = gathered
+        total, out = vectors.sum(0), self.tensors["out.weight"]
+        pooled = 0.5 * (total * total - norms)
+        hidden, slope = self.hidden_along(pooled, 2.0 * pooled)
+        return hidden @ out, slope @ out

@@ -26,7 +26,7 @@ from training.trainers.plain import Trainer
 
 #: Candidates drawn at a time, and how many of them are made and scored at a time: what fits into the caches.
 CANDIDATE_ROWS = 4096
-SCORED_ROWS = 1024
+SCORED_ROWS = 512
 _STREAM = 0x313C
 #: What candidates are compared by: a number for each mixture [n].
 Merit = Callable[[Pairs], NDArray[np.float32]]
