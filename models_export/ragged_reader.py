@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +11,7 @@ from models_export.ragged_rows import RaggedRows, ragged_shape
 from models_export.tensor_file import Array
 from models_export.weights import check_tensor
 
-_NAMES = ("embedding_rows", "folded", "global_bias", "linear", "ranks", "row_at")
+_NAMES = ("embedding_rows", "global_bias", "linear", "ranks", "records")
 
 
 def read_ragged(manifest: Manifest, tensors: dict[str, Array]) -> RaggedRows:
@@ -23,30 +21,33 @@ def read_ragged(manifest: Manifest, tensors: dict[str, Array]) -> RaggedRows:
     if set(tensors) != set(_NAMES):
         raise ArtefactError("file 'weights.safetensors'", f"the tensors {sorted(_NAMES)}", str(sorted(tensors)))
     n = manifest.n_features
-    ranks = _integers("ranks", tensors["ranks"], None)
-    if not 1 <= len(ranks) <= MAX_RANKS or ranks[-1] != manifest.dim:
+    ranks = _integers("ranks", tensors["ranks"], "[P]")
+    if ranks.ndim != 1 or not 1 <= len(ranks) <= MAX_RANKS or ranks[-1] != manifest.dim:
         raise ArtefactError("tensor 'ranks'", f"up to {MAX_RANKS} ranks, the last one {manifest.dim}", str(ranks[:17]))
-    row_at = _integers("row_at", tensors["row_at"], n)
+    records = _integers("records", tensors["records"], f"({n}, 2)")
+    if records.shape != (n, 2):
+        raise ArtefactError("tensor 'records'", f"int32 ({n}, 2)", f"int32 {records.shape}")
+    row_at = records[:, 0]
     shape = ragged_shape(ranks, (row_at & 15) + 1)
-    if (wrong := row_at != shape.row_at).any():
+    expected_at = shape.row_at
+    if (wrong := row_at != expected_at).any():
         row = int(np.argmax(wrong))
-        raise ArtefactError(f"tensor 'row_at' at [{row}]", f"{shape.row_at[row]} by the groups", str(row_at[row]))
+        raise ArtefactError(f"row address of feature {row}", f"{expected_at[row]} by the groups", str(row_at[row]))
     rows = check_tensor("embedding_rows", tensors["embedding_rows"], (shape.packed_floats,))
     if rows.ctypes.data % 64:
         raise ArtefactError("tensor 'embedding_rows'", "64-byte aligned rows", "another alignment")
-    folded = check_tensor("folded", tensors["folded"], (n,))
+    folded = check_tensor("records: folded", np.ascontiguousarray(records.view(np.float32)[:, 1]), (n,))
     linear = check_tensor("linear", tensors["linear"], (n,))
     if shape.padding_used(rows):
         raise ArtefactError("tensor 'embedding_rows'", "zero padding", "another number in the padding")
     expected = shape.folded(rows, linear)
     if (bad := ~np.isclose(folded, expected, rtol=1e-4, atol=1e-5)).any():
         row = int(np.argmax(bad))
-        raise ArtefactError(f"tensor 'folded' at [{row}]", str(expected[row]), str(folded[row]))
-    return RaggedRows(shape.ranks, rows, row_at, folded, linear)
+        raise ArtefactError(f"folded scalar of feature {row}", str(expected[row]), str(folded[row]))
+    return RaggedRows(shape.ranks, rows, records, linear)
 
 
-def _integers(name: str, array: Array, n: int | None) -> npt.NDArray[Any]:
-    if array.dtype != np.int32 or array.ndim != 1 or (n is not None and len(array) != n):
-        expected = "int32 [P]" if n is None else f"int32 ({n},)"
-        raise ArtefactError(f"tensor {name!r}", expected, f"{array.dtype} {array.shape}")
-    return array
+def _integers(name: str, array: Array, shape: str) -> npt.NDArray[np.int32]:
+    if array.dtype != np.int32:
+        raise ArtefactError(f"tensor {name!r}", f"int32 {shape}", f"{array.dtype} {array.shape}")
+    return array.view(np.int32)

@@ -7,9 +7,12 @@ features of group p and above. Packed, each vector is padded to kp_q = 8 ceil(D_
     packed row of group p: [v^(1), zeros to kp_1 | v^(2), zeros to kp_2 | ... | v^(p), zeros to kp_p | zeros to width_p]
 
 ``width_p`` is 8 floats where the vectors fill no more, else a multiple of 16 (whole lines of 64 bytes). The rows of
-group P come first, then those of group P - 1, ..., each group's in the order of its features. Row i starts at float
-``8 * (row_at[i] >> 4)``, and ``row_at[i] & 15`` is k_i - 1. Beside the rows lie ``linear`` b_i and
-``folded`` b_i - 1/2 |v_i^(k_i)|^2, what a feature of value 1 adds by itself (``service/kernels/rafm.py`` says why).
+group P come first, then those of group P - 1, ..., each group's in the order of its features.
+
+A feature's *record*, 8 bytes in one cache line, says where its row lies and what a feature of value 1 adds by itself:
+int32 ``row_at`` and float32 ``folded`` = b_i - 1/2 |v_i^(k_i)|^2 (``service/kernels/rafm.py`` says why). The row starts
+at float ``8 * (row_at >> 4)``, and ``row_at & 15`` is k_i - 1. Linear weights b_i lie apart: kernels need them for
+values other than 1 only.
 """
 
 from __future__ import annotations
@@ -162,15 +165,24 @@ def ragged_shape(ranks: Sequence[int] | npt.NDArray[np.integer], groups: I32) ->
 
 @dataclass(frozen=True)
 class RaggedRows:
-    """RaFM's packed parameters, as an artefact holds them: ``rows`` float32 [packed_floats], ``row_at`` int32 [n],
-    ``folded`` and ``linear`` float32 [n], and the ranks.
+    """RaFM's packed parameters, as an artefact holds them: ``rows`` float32 [packed_floats], ``records`` int32 [n, 2]
+    (``row_at``, and the bits of ``folded``), ``linear`` float32 [n], and the ranks.
     """
 
     ranks: tuple[int, ...]
     rows: F32
-    row_at: I32
-    folded: F32
+    records: I32
     linear: F32
+
+    @property
+    def row_at(self) -> I32:
+        """Address and group of each row, int32 [n] (a view)."""
+        return self.records[:, 0]
+
+    @property
+    def folded(self) -> F32:
+        """Folded scalars float32 [n] (a view)."""
+        return self.records.view(np.float32)[:, 1]
 
     @property
     def shape(self) -> RaggedShape:
@@ -179,13 +191,14 @@ class RaggedRows:
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """By name in ``weights.safetensors``."""
-        return {
-            "embedding_rows": self.rows, "row_at": self.row_at, "folded": self.folded, "linear": self.linear,
-            "ranks": np.array(self.ranks, dtype=np.int32),
-        }  # fmt: skip
+        ranks = np.array(self.ranks, dtype=np.int32)
+        return {"embedding_rows": self.rows, "records": self.records, "linear": self.linear, "ranks": ranks}
 
 
 def pack_ragged(shape: RaggedShape, vectors: F32, linear: F32) -> RaggedRows:
     """Packed parameters of plain ones."""
     rows = shape.pack(vectors)
-    return RaggedRows(shape.ranks, rows, shape.row_at, shape.folded(rows, linear), linear)
+    records = np.empty((len(linear), 2), dtype=np.int32)
+    records[:, 0] = shape.row_at
+    records[:, 1] = shape.folded(rows, linear).view(np.int32)
+    return RaggedRows(shape.ranks, rows, records, linear)

@@ -6,16 +6,20 @@
 the sums ``[E_1, H_1, E_2, H_2, ..., E_P]`` (H_P is 0 and not stored; its place is -1).
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import types
 
-from service.kernels._jit import F32_1, I32_1, I32_2, I64_1, OUT_F32_1, OUT_F32_2, VOID, kernel
+from service.kernels._gather import items_ahead
+from service.kernels._jit import F32_1, F32_2, I32_1, I32_2, I64_1, INT64, OUT_F32_1, OUT_F32_2, VOID, kernel
+from service.kernels._ragged_slate import ragged_slate
 from service.kernels.raw_memory import inner_kernel
 from service.kernels.side import F32
 
 I64_2 = types.Array(types.int64, 2, "C", readonly=True)
+OUT_I64_1 = types.Array(types.int64, 1, "C")
 
 
 def level_table(ranks: tuple[int, ...]) -> Any:
@@ -36,7 +40,7 @@ def sums_size(levels: Any) -> int:
 @inner_kernel
 def add_feature(rows, row_at, folded, linear, levels, feature, x, sums):
     # Add x times the feature's vectors to ``sums``; returns x b - 1/2 x^2 |v^(k)|^2 (folded is b - 1/2 |v^(k)|^2).
-    at = row_at[feature]
+    at = row_at[2 * feature]
     start, last = np.int64(at >> 4) * 8, at & 15
     for q in range(last + 1):
         source = start + levels[q, 1]
@@ -44,7 +48,7 @@ def add_feature(rows, row_at, folded, linear, levels, feature, x, sums):
         for c in range(levels[q, 0]):
             sums[target + c] += x * rows[source + c]
     b = linear[feature]
-    return x * b - x * x * (b - folded[feature])
+    return x * b - x * x * (b - folded[2 * feature + 1])
 
 
 @inner_kernel
@@ -58,19 +62,6 @@ def add_side(rows, row_at, folded, linear, levels, singles, i, indptr, values, w
     return total
 
 
-@inner_kernel
-def interaction(levels, sums):
-    # sum_q 1/2 |E_q|^2 + <E_q, H_q>
-    total = np.float32(0.0)
-    half = np.float32(0.5)
-    for q in range(levels.shape[0]):
-        kp, own, high = levels[q, 0], levels[q, 2], levels[q, 3]
-        for c in range(kp):
-            other = sums[high + c] if high >= 0 else np.float32(0.0)
-            total += sums[own + c] * (half * sums[own + c] + other)
-    return total
-
-
 @kernel(VOID(F32_1, I32_1, F32_1, F32_1, I64_2, I32_2, I64_1, I32_1, F32_1, OUT_F32_1))
 def ragged_context(rows, row_at, folded, linear, levels, singles, indptr, values, weights, state):
     # ``state`` holds [b0, zeros] and receives [t_C, sums].
@@ -80,22 +71,47 @@ def ragged_context(rows, row_at, folded, linear, levels, singles, indptr, values
     )  # fmt: skip
 
 
-@kernel(
-    VOID(
-        F32_1, I32_1, F32_1, F32_1, I64_2, I32_2, I64_1, I32_1, F32_1, F32_1, OUT_F32_1, OUT_F32_1, OUT_F32_2,
-    )
-)  # fmt: skip
-def ragged_items(rows, row_at, folded, linear, levels, singles, indptr, values, weights, state, scratch, out, kept):
-    n = singles.shape[0]
-    n_multi = (indptr.size - 1) // n if n else 0
-    for i in range(n):
-        scratch[:] = state[1:]
-        total = state[0] + add_side(
-            rows, row_at, folded, linear, levels, singles, i, indptr, values, weights, n_multi, scratch
-        )  # fmt: skip
-        out[i] = total + interaction(levels, scratch)
-        if kept.shape[0]:
-            kept[i] = scratch
+@cache
+def ragged_items(widths: tuple[int, ...]) -> Any:
+    """Compile the scoring of a slate for levels of ``widths`` floats.
+
+    The kernel's arguments: rows, row_at, folded, linear, levels, the side, state [1 + size]; zeros [longest row], ring
+    int64 with ``slots`` slots, starts [some items, 1 + size] (scratch, for multi-valued fields), sums [size]
+    (scratch); results: out [n], kept [n, size] or [0, 0].
+    """
+    score_slate, lines = ragged_slate(widths), max(sum(widths[:1]) // 16, 1)
+
+    @kernel(
+        VOID(
+            F32_1, I32_1, F32_1, F32_1, I64_2, I32_2, I64_1, I32_1, F32_1, F32_2, F32_1, OUT_I64_1, INT64, OUT_F32_2,
+            OUT_F32_1, OUT_F32_1, OUT_F32_2,
+        )
+    )  # fmt: skip
+    def score_ragged(
+        rows, row_at, folded, linear, levels, singles, indptr, values, weights, state, zeros, ring, slots, starts,
+        sums, out, kept,
+    ):  # fmt: skip
+        n = singles.shape[0]
+        n_multi = (indptr.size - 1) // n if n else 0
+        distance = min(items_ahead(singles.shape[1], lines, 1), slots - 1)
+        if not n_multi:
+            score_slate(rows, row_at, folded, singles, 0, n, distance, state, 0, zeros, ring, slots, sums, out, kept)
+            return
+        width, first = state.shape[1], 0
+        while first < n:
+            stop = min(first + starts.shape[0], n)
+            for i in range(first, stop):
+                start = starts[i - first]
+                for c in range(width):
+                    start[c] = state[0, c]
+                for p in range(indptr[i * n_multi], indptr[(i + 1) * n_multi]):
+                    start[0] += add_feature(rows, row_at, folded, linear, levels, values[p], weights[p], start[1:])
+            score_slate(
+                rows, row_at, folded, singles, first, stop, distance, starts, width, zeros, ring, slots, sums, out, kept
+            )
+            first = stop
+
+    return score_ragged
 
 
 def query_vector(levels: Any, sums: F32) -> F32:

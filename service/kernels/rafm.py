@@ -18,22 +18,30 @@ t + sum_q 1/2 |E_q|^2 + <E_q, H_q>.
 
 import numpy as np
 
+from service.kernels._gather import items_ahead
 from service.kernels._jit import aligned
 from service.kernels._ragged import level_table, query_vector, ragged_context, ragged_items, sums_size
+from service.kernels._ragged_slate import slot_size
 from service.kernels.side import F32, I32, Side
+
+STARTS = 64
+"""Items whose multi-valued fields are added up at a time."""
 
 
 class RafmKernel:
-    """Compiled RaFM over ragged packed rows (``models_export/ragged_rows.py``): ``rows`` float32 [floats], ``row_at``
-    int32 [n], ``folded`` (b - 1/2 |v^(k)|^2) and ``linear`` float32 [n].
+    """Compiled RaFM over ragged packed rows (``models_export/ragged_rows.py``): ``rows`` float32 [floats],
+    ``records`` int32 [n, 2] (row address and group; folded scalar b - 1/2 |v^(k)|^2) and ``linear`` float32 [n].
     """
 
-    def __init__(self, ranks: tuple[int, ...], rows: F32, row_at: I32, folded: F32, linear: F32, bias: float) -> None:
+    def __init__(self, ranks: tuple[int, ...], rows: F32, records: I32, linear: F32, bias: float) -> None:
         self._levels = level_table(ranks)
         self.vector_size = sums_size(self._levels)
         self.state_size = 1 + self.vector_size
         self.bias = np.float32(bias)
-        self._table = rows, row_at, folded, linear, self._levels
+        self._table = rows, records.ravel(), records.view(np.float32).ravel(), linear, self._levels
+        widths = tuple(int(kp) for kp in self._levels[:, 0])
+        self._zeros = aligned((sum(widths),))
+        self._items = ragged_items(widths)
         self._no_sums = np.zeros((0, 0), np.float32)
 
     def context_state(self, context: Side) -> F32:
@@ -60,5 +68,11 @@ class RafmKernel:
 
     def _score(self, state: F32, items: Side, sums: F32) -> F32:
         out = np.empty(len(items[0]), np.float32)
-        ragged_items(*self._table, *items, state, aligned((self.vector_size,)), out, sums)
+        n_single = items[0].shape[1]
+        slots = 1 << items_ahead(n_single, 1, 1).bit_length()
+        ring = np.empty(slots * slot_size(n_single, len(self._levels)), np.int64)
+        several = len(items[1]) > 1
+        starts = aligned((STARTS if several else 0, self.state_size))
+        scratch = aligned((self.vector_size,))
+        self._items(*(*self._table, *items, state[None], self._zeros, ring, slots, starts, scratch, out, sums))
         return out

@@ -66,8 +66,7 @@ def _rafm(artefact: Artefact) -> Kernel:
     ragged = artefact.ragged
     if ragged is None:
         raise ValueError(f"artefact {artefact.path}: a rafm model needs ragged rows, found none")
-    table = ragged.rows, ragged.row_at, ragged.folded, ragged.linear
-    return RafmKernel(ragged.ranks, *table, float(artefact.global_bias[0]))
+    return RafmKernel(ragged.ranks, ragged.rows, ragged.records, ragged.linear, float(artefact.global_bias[0]))
 
 
 FAMILIES: dict[str, Callable[[Artefact], Kernel]] = {

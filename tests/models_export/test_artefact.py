@@ -325,34 +325,48 @@ def truncate_header(folder: Path) -> None:
 
 
 WEIGHTS = "weights.safetensors"
+
+
+def edit_records(folder: Path, half: int, edit: Callable[[np.ndarray], np.ndarray | None]) -> None:
+    """Change the row addresses (half 0) or the folded scalars' bits (half 1)."""
+
+    def edited(records: np.ndarray) -> np.ndarray:
+        column = records[:, half].copy()
+        changed = edit(column)
+        records[:, half] = column if changed is None else changed
+        return records
+
+    edit_tensor(folder, WEIGHTS, "records", edited)
+
+
 RAGGED_HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "group out of range": (
-        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a | 15),
+        lambda d: edit_records(d, 0, lambda a: a | 15),
         "rank group of feature 0: expected 1 to 2, found 16",
     ),
     "another group": (
-        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a ^ (np.arange(len(a)) == 3)),
-        r"tensor 'row_at' at \[\d+\]: expected \d+ by the groups",
+        lambda d: edit_records(d, 0, lambda a: a ^ (np.arange(len(a)) == 3)),
+        r"row address of feature \d+: expected \d+ by the groups",
     ),
     "row beyond the end": (
-        lambda d: edit_tensor(d, WEIGHTS, "row_at", put((2,), 160_000_000)),
-        r"tensor 'row_at' at \[2\]: expected \d+ by the groups, found 160",
+        lambda d: edit_records(d, 0, put((2,), 160_000_000)),
+        r"row address of feature 2: expected \d+ by the groups, found 160",
     ),
     "row before the start": (
-        lambda d: edit_tensor(d, WEIGHTS, "row_at", put((2,), -1600)),
-        r"tensor 'row_at' at \[2\]: expected \d+ by the groups, found -",
+        lambda d: edit_records(d, 0, put((2,), -1600)),
+        r"row address of feature 2: expected \d+ by the groups, found -",
     ),
     "all of group 1": (
-        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: 16 * np.arange(len(a), dtype=np.int32)),
+        lambda d: edit_records(d, 0, lambda a: 16 * np.arange(len(a))),
         r"tensor 'embedding_rows': expected float32 \(\d+,\), found float32",
     ),
     "groups of another dtype": (
-        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a.astype(np.int64)),
-        "tensor 'row_at': expected int32",
+        lambda d: edit_tensor(d, WEIGHTS, "records", lambda a: a.astype(np.int64)),
+        "tensor 'records': expected int32",
     ),
     "too few groups": (
-        lambda d: edit_tensor(d, WEIGHTS, "row_at", lambda a: a[:-1]),
-        "tensor 'row_at': expected int32",
+        lambda d: edit_tensor(d, WEIGHTS, "records", lambda a: a[:-1]),
+        "tensor 'records': expected int32",
     ),
     "ranks that fall": (
         lambda d: edit_tensor(d, WEIGHTS, "ranks", lambda a: np.array([9, 6], np.int32)),
@@ -390,12 +404,16 @@ RAGGED_HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         "tensor 'embedding_rows': expected zero padding",
     ),
     "folded scalar lies": (
-        lambda d: edit_tensor(d, WEIGHTS, "folded", put((4,), 99.0)),
-        r"tensor 'folded' at \[4\]: expected .*, found 99.0",
+        lambda d: edit_records(d, 1, put((4,), np.float32(99.0).view(np.int32))),
+        r"folded scalar of feature 4: expected .*, found 99.0",
     ),
     "factor lies": (
         lambda d: edit_tensor(d, WEIGHTS, "embedding_rows", put((8,), 50.0)),
-        r"tensor 'folded' at \[\d+\]: expected",
+        r"folded scalar of feature \d+: expected",
+    ),
+    "NaN folded scalar": (
+        lambda d: edit_records(d, 1, put((4,), np.float32(np.nan).view(np.int32))),
+        r"tensor 'records: folded' at \[4\]: expected a finite number, found nan",
     ),
     "infinite linear weight": (
         lambda d: edit_tensor(d, WEIGHTS, "linear", put((0,), np.inf)),

@@ -116,9 +116,9 @@ def make_kernel(manifest: Manifest, weights: Weights, family: str | None = None)
     """The kernel over the packed rows of `weights`; its table is read-only, as a memory-mapped one is."""
     if weights.ragged is not None:
         packed = pack_ragged(weights.ragged, weights.vectors, weights.linear)
-        for array in (packed.rows, packed.row_at, packed.folded, packed.linear):
+        for array in (packed.rows, packed.records, packed.linear):
             array.flags.writeable = False
-        return RafmKernel(packed.ranks, packed.rows, packed.row_at, packed.folded, packed.linear, weights.bias)
+        return RafmKernel(packed.ranks, packed.rows, packed.records, packed.linear, weights.bias)
     table = pack_rows(weights, manifest)
     table.flags.writeable = False
     kp, bias = manifest.kp, weights.bias
