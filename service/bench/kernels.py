@@ -1,7 +1,8 @@
 """Kernels against hand-written C loops of the same shapes, and DPLR against its authors' NumPy formulation.
 
 Shapes: 1,000 items x 38 single-valued item fields, 25 context fields, k = 8, rank 3, tables of 10 thousand, 100
-thousand and a million rows of 64 bytes; slates drawn uniformly, a fresh one at each call. Both sides are called from
+thousand and a million rows of 64 bytes (RaFM: ranks 8 and 32, a quarter of the rows with both, 32 and 192 bytes and a
+record of 8); slates drawn uniformly, a fresh one at each call. Both sides are called from
 Python and read item ids, gathers included; before timing, their scores must agree. The *floor* is a loop that reads
 one float of every row and does nothing with it: what memory alone costs.
 
@@ -19,14 +20,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models_export.ragged_rows import RaggedRows
 from service.bench.c_compiler import compile_loops, find_compiler
 from service.bench.machine import describe, summary
+from service.bench.ragged_table import LONG_SHARE, RANKS, ragged_table
 from service.bench.subprocess_run import keep_to_one_core, measure_apart
 from service.bench.timing import interleaved, median_ratio, median_us
 
+LINE = 64
 N_ITEMS, N_ITEM_FIELDS, N_CONTEXT_FIELDS, K, RHO = 1000, 38, 25, 8, 3
 TABLES = (10_000, 100_000, 1_000_000)
-LIMITS = {"dplr": 1.15, "fm": 1.15, "fwfm": 1.3, "pruned_fwfm": 1.3}
+LIMITS = {"dplr": 1.15, "fm": 1.15, "fwfm": 1.3, "pruned_fwfm": 1.3, "rafm": 1.3}
 """Our time over the C loop's: what the project promises at most."""
 AUTHORS_LIMIT, AUTHORS_TABLE = 10.0, 10_000
 """The authors' time over ours: what the project promises at least, at the authors' own number of features. With larger
@@ -99,6 +103,7 @@ def _against_c(quick: bool) -> tuple[list[dict[str, Any]], dict[str, str]]:
     from service.kernels.dplr import DplrKernel
     from service.kernels.fm import FmKernel
     from service.kernels.fwfm import FwfmKernel, sparse_rows
+    from service.kernels.rafm import RafmKernel
     from service.kernels.side import Side, single
 
     loops = compile_loops()
@@ -127,9 +132,14 @@ def _against_c(quick: bool) -> tuple[list[dict[str, Any]], dict[str, str]]:
             "fwfm": (FwfmKernel(table, K, 0.1, *blocks[0]), c.fwfm, (item_R,)),
             "pruned_fwfm": (FwfmKernel(table, K, 0.1, *blocks[1], sparse=True), c.pruned_fwfm, sparse),
         }
+        ragged = ragged_table(rng, n_rows)
+        of_rafm = ragged.rows, ragged.records, ragged.linear
+        kernels["rafm"] = (RafmKernel(ragged.ranks, *of_rafm, 0.1), c.rafm, ())
         for name, (kernel, function, extra) in kernels.items():
             state = kernel.context_state(context)
             state_at, extra_at = _pointer(state), [_pointer(array) for array in extra]
+            tables = of_rafm[:2] if name == "rafm" else (table,)
+            bytes_per_row = LINE if name != "rafm" else _ragged_bytes(ragged)
 
             def ours(number: int, kernel: Any = kernel, state: Floats = state, slates: list[Side] = slates) -> Floats:
                 scores: Floats = kernel.score_items(state, slates[number % len(slates)])
@@ -139,7 +149,7 @@ def _against_c(quick: bool) -> tuple[list[dict[str, Any]], dict[str, str]]:
                 number: int,
                 function: Any = function,
                 ids: list[Any] = ids,
-                head: tuple[Any, ...] = (table_at,),
+                head: tuple[Any, ...] = tuple(_pointer(array) for array in tables),
                 tail: tuple[Any, ...] = (*size, *extra_at, state_at, out_at),
             ) -> None:
                 function(*head, ids[number % len(ids)], *tail)
@@ -166,16 +176,23 @@ def _against_c(quick: bool) -> tuple[list[dict[str, Any]], dict[str, str]]:
                     "ratio": ratio,
                     "limit": LIMITS[name],
                     "within_limit": ratio <= LIMITS[name],
-                    "bytes_per_item": m_i * (64 + 4) + 4,
+                    "bytes_per_item": round(m_i * (bytes_per_row + 4) + 4),
                     "fused_multiply_adds_per_item": _operations(name, len(sparse[1])),
-                    "gathered_gb_per_s": round(N_ITEMS * m_i * 64 / median_us(times[0]) / 1e3, 1),
+                    "gathered_gb_per_s": round(N_ITEMS * m_i * bytes_per_row / median_us(times[0]) / 1e3, 1),
                 }
             )
     return results, {"compiler": loops.compiler, "kind": loops.kind}
 
 
+def _ragged_bytes(table: RaggedRows) -> float:
+    """Mean bytes of a row and its record."""
+    return 4 * table.rows.size / len(table.records) + 8
+
+
 def _operations(name: str, kept_pairs: int) -> int:
     m = N_ITEM_FIELDS
+    if name == "rafm":  # additions: a row's floats
+        return round(m * (RANKS[0] + LONG_SHARE * RANKS[1]))
     per_lane = {"fm": m, "dplr": RHO * m, "fwfm": m + m * (m - 1) // 2, "pruned_fwfm": m + kept_pairs}
     return per_lane[name] * K
 

@@ -79,7 +79,7 @@ def ragged_items(widths: tuple[int, ...]) -> Any:
     int64 with ``slots`` slots, starts [some items, 1 + size] (scratch, for multi-valued fields), sums [size]
     (scratch); results: out [n], kept [n, size] or [0, 0].
     """
-    score_slate, lines = ragged_slate(widths), max(sum(widths[:1]) // 16, 1)
+    score_slate, lines = ragged_slate(widths), 1 + -(-widths[0] // 16)
 
     @kernel(
         VOID(

@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models_export.weights import Weights
 from service.bench.c_compiler import CompilerError, compile_loops
 from service.bench.kernels import packed_table
+from service.bench.ragged_table import RANKS, ragged_table
+from service.kernels.rafm import RafmKernel
+from service.kernels.side import single
+from tests import oracle
 
 
 def test_the_loop_of_dplr_computes_its_formula() -> None:
@@ -34,6 +39,25 @@ def test_the_loop_of_dplr_computes_its_formula() -> None:
         for r in range(rho):
             expected += 0.5 * float(e[r]) * float(P[r] @ P[r])
         assert out[i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loop_of_rafm_computes_its_formula() -> None:
+    """Pair by pair, at the lower of the two groups; the context is a state of two features."""
+    loops = compile_loops()
+    rng = np.random.default_rng(0)
+    n, m = 11, 7
+    table = ragged_table(rng, 100)
+    weights = Weights("rafm", table.shape.unpack(table.rows), table.linear, 0.3, ranks=RANKS, groups=table.shape.groups)
+    rows = rng.integers(0, 100, (n, m)).astype(np.int32)
+    kernel = RafmKernel(RANKS, table.rows, table.records, table.linear, 0.3)
+    context = rng.integers(0, 100, (1, 2))
+    state, out = kernel.context_state(single(context)), np.empty(n, np.float32)
+    size = (ctypes.c_int64(n), ctypes.c_int64(m))
+    arrays = [ctypes.c_void_p(array.ctypes.data) for array in (table.rows, table.records, rows)]
+    loops.library.rafm(*arrays, *size, ctypes.c_void_p(state.ctypes.data), ctypes.c_void_p(out.ctypes.data))
+    for i in range(n):
+        expected = oracle.rafm(weights, [[(int(row), 1.0)] for row in [*context[0], *rows[i]]])
+        assert out[i] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_no_compiler_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
