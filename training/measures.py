@@ -3,7 +3,8 @@
     measured on a split   auc, log_loss, accuracy, brier, ece (logistic loss); mse, rmse (squared loss); recall@N,
                           ndcg@N (ranking), over the items that the user has not in the training split
     of the run            parameters (numbers in the served model), interaction_parameters (those of the field matrix),
-                          train_s (seconds of training, all epochs), epoch_s (median seconds of an epoch)
+                          train_s (seconds of training, all epochs), epoch_s (median seconds of an epoch; of apr
+                          and sharpcf, after their start)
 
 A new measure is one line here, if ``training.run.measure`` returns it for a split.
 """
@@ -60,7 +61,7 @@ MEASURES = {
         Measure("parameters", True, ",.0f", lambda run, model, table: model.parameter_count(table)),
         Measure("interaction_parameters", True, ",.0f", lambda run, model, table: model.interaction_parameters),
         Measure("train_s", True, ".1f", lambda run, model, table: _seconds(run)),
-        Measure("epoch_s", True, ".3f", lambda run, model, table: statistics.median(e["seconds"] for e in run.history)),
+        Measure("epoch_s", True, ".3f", lambda run, model, table: _epoch_seconds(run)),
     )
 }
 
@@ -69,6 +70,13 @@ def _seconds(run: Run) -> float:
     """Seconds of all epochs; a history that tells every n-th of them tells the seconds of one."""
     ends = [0, *(int(epoch["epoch"]) for epoch in run.history)]
     return sum(float(e["seconds"]) * (n - m) for e, (m, n) in zip(run.history, pairwise(ends), strict=True))
+
+
+def _epoch_seconds(run: Run) -> float:
+    """Median seconds of an epoch; of a method that starts later (apr, sharpcf) those after its start, if there are."""
+    begins = [0, *(int(epoch["epoch"]) for epoch in run.history)]
+    started = [e for e, begin in zip(run.history, begins, strict=False) if begin >= run.settings.start_epoch]
+    return statistics.median(float(e["seconds"]) for e in started or run.history)
 
 
 _AT = re.compile(r"(recall|ndcg)@[1-9][0-9]*")

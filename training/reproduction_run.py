@@ -25,6 +25,7 @@ from training.progress import Progress
 from training.provenance import commit
 from training.run import Run, fit
 from training.trainers.checkpoint import write_bytes
+from training.trainers.plain import EpochReport
 from training.trainers.settings import FitSettings
 
 FIGURE = "figure.json"
@@ -106,9 +107,9 @@ def run_one(task: RunTask, advance: Callable[[float, str], None]) -> RunFigure:
     prepared = Prepared.open(task.data)
     run = Run.open(task.folder, must_be_finished=False) if (task.folder / "run.json").exists() else None
 
-    def on_epoch(*_: object) -> None:
+    def on_epoch(report: EpochReport, best: bool) -> None:
         nonlocal shown
-        share = min(1.0 / task.settings.epochs, 1.0 - shown)
+        share = max(0.0, min(1.0, report.epoch / task.settings.epochs) - shown)
         shown += share
         advance(share, task.label)
 
