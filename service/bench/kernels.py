@@ -5,10 +5,6 @@ thousand and a million rows of 64 bytes (RaFM: ranks 8 and 32, a quarter of the 
 record of 8); slates drawn uniformly, a fresh one at each call. Both sides are called from
 Python and read item ids, gathers included; before timing, their scores must agree. The *floor* is a loop that reads
 one float of every row and does nothing with it: what memory alone costs.
-
-The authors' formulation has its vectors already gathered, so its time does not depend on the table; ours gathers
-them. It is given in float32 (the promise), in float64 (NumPy's default), and rewritten with NumPy's fastest
-operations.
 """
 
 import argparse
@@ -21,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models_export.ragged_rows import RaggedRows
+from service.bench.authors import against_authors
 from service.bench.c_compiler import compile_loops, find_compiler
 from service.bench.machine import describe, summary
+from service.bench.packed_table import packed_table
 from service.bench.ragged_table import LONG_SHARE, RANKS, ragged_table
 from service.bench.subprocess_run import keep_to_one_core, measure_apart
 from service.bench.timing import interleaved, median_ratio, median_us
@@ -32,16 +30,9 @@ N_ITEMS, N_ITEM_FIELDS, N_CONTEXT_FIELDS, K, RHO = 1000, 38, 25, 8, 3
 TABLES = (10_000, 100_000, 1_000_000)
 LIMITS = {"dplr": 1.15, "fm": 1.15, "fwfm": 1.3, "pruned_fwfm": 1.3, "rafm": 1.3}
 """Our time over the C loop's: what the project promises at most."""
-AUTHORS_LIMIT, AUTHORS_TABLE = 10.0, 10_000
-"""The authors' time over ours: what the project promises at least, at the authors' own number of features. With larger
-tables memory is the cost, which the authors' timing leaves out: those rows are for information."""
-AUTHORS_ITEMS, AUTHORS_FIELDS, AUTHORS_K = 5000, 40, 16
-AUTHORS_CALLS = 5
-"""Calls per turn: NumPy's temporaries (40 MB) empty the caches, which serving would not do between two requests."""
 SEED = 20
 
 Floats = npt.NDArray[np.float32]
-Floating = npt.NDArray[np.floating[Any]]
 
 
 def run(quick: bool = False) -> dict[str, Any]:
@@ -72,18 +63,6 @@ def render(result: dict[str, Any]) -> str:
             f"{row['speed_up_tuned']:>6.1f}x"
         )
     return "\n".join(lines)
-
-
-def packed_table(rng: np.random.Generator, n: int, k: int) -> Floats:
-    """Random packed rows: vectors, folded scalars, linear weights."""
-    from service.kernels._jit import aligned
-    from service.kernels._simd import stride_of
-
-    kp = -(-k // 8) * 8
-    table = aligned((n, stride_of(kp)))
-    table[:, :k] = rng.standard_normal((n, k), dtype=np.float32) * 0.1
-    table[:, kp : kp + 2] = rng.standard_normal((n, 2), dtype=np.float32) * 0.1
-    return table
 
 
 def _pointer(array: npt.NDArray[Any]) -> ctypes.c_void_p:
@@ -197,104 +176,6 @@ def _operations(name: str, kept_pairs: int) -> int:
     return per_lane[name] * K
 
 
-def authors_scores(
-    vectors: Floating, linear: Floating, U: Floating, e: Floating, d: Floating, P_context: Floating, t_context: float
-) -> Floating:
-    """The authors' serving formulation, operation by operation, on gathered vectors [n, fields, k].
-
-    P = U_I V_I + P_C;  scores = t_C + sum b + 1/2 (sum e_r |P_r|^2 + sum d_f |v_f|^2).
-    """
-    P = np.matmul(U, vectors) + P_context
-    low_rank = (np.square(P).sum(-1) * e).sum(1)
-    diagonal = (np.square(vectors).sum(-1) * d).sum(1)
-    scores: Floating = t_context + linear.sum(-1) + (low_rank + diagonal) / 2
-    return scores
-
-
-def tuned_scores(
-    vectors: Floating, linear: Floating, U: Floating, e: Floating, d: Floating, P_context: Floating, t_context: float
-) -> Floating:
-    """The same with NumPy's fastest operations that we found (einsum without temporaries): for information."""
-    P = np.matmul(U, vectors)
-    P += P_context
-    low_rank = np.einsum("nrk,nrk,r->n", P, P, e)
-    diagonal = np.einsum("nfk,nfk->nf", vectors, vectors) @ d
-    scores: Floating = t_context + linear.sum(-1) + (low_rank + diagonal) / 2
-    return scores
-
-
-def _against_authors(quick: bool) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(SEED + 1)
-    shapes = [(c, r) for c in (10, 20, 30) for r in ((1, 3) if quick else (1, 2, 3))]
-    results = []
-    for n_rows in TABLES:
-        table = packed_table(rng, n_rows, AUTHORS_K)
-        results += [_authors_shape(rng, table, n_context, rho, quick) for n_context, rho in shapes]
-    return results
-
-
-def _authors_shape(rng: np.random.Generator, table: Floats, n_context: int, rho: int, quick: bool) -> dict[str, Any]:
-    from service.kernels.dplr import DplrKernel
-    from service.kernels.side import single
-
-    n_items, n_fields, k, n_rows = AUTHORS_ITEMS, AUTHORS_FIELDS, AUTHORS_K, len(table)
-    U = rng.standard_normal((rho, n_fields), dtype=np.float32)
-    e = rng.standard_normal(rho, dtype=np.float32)
-    d = -(e @ U**2)
-    # Each field has its own range of rows, so that a row's folded scalar holds its field's diagonal term.
-    per_field = n_rows // n_fields
-    field = np.minimum(np.arange(n_rows) // per_field, n_fields - 1)
-    table[:, k] = table[:, k + 1] + 0.5 * d[field] * np.einsum("nk,nk->n", table[:, :k], table[:, :k])
-    first = np.arange(n_fields) * per_field
-    context = single(first[None, :n_context] + rng.integers(0, per_field, (1, n_context)))
-    size = (n_items, n_fields - n_context)
-    slates = [single(first[None, n_context:] + rng.integers(0, per_field, size)) for _ in range(8)]
-    kernel = DplrKernel(table, k, 0.1, U[:, :n_context], U[:, n_context:], e)
-    state = kernel.context_state(context)
-    P, t = state[1:].reshape(rho, k), float(state[0])
-
-    def ours(number: int) -> Floats:
-        return kernel.score_items(state, slates[number % len(slates)])
-
-    gathered = [(table[side[0]][:, :, :k].copy(), table[side[0]][:, :, k + 1].copy()) for side in slates[:2]]
-    small = (np.ascontiguousarray(U[:, n_context:]), e, d[n_context:], P)
-    doubles = [(vectors.astype(np.float64), linear.astype(np.float64)) for vectors, linear in gathered]
-    U_64, e_64, d_64, P_64 = (array.astype(np.float64) for array in small)
-
-    def single_precision(number: int) -> Floating:
-        return authors_scores(*gathered[number % 2], *small, t)
-
-    def double_precision(number: int) -> Floating:
-        return authors_scores(*doubles[number % 2], U_64, e_64, d_64, P_64, t)
-
-    def tuned(number: int) -> Floating:
-        return tuned_scores(*gathered[number % 2], *small, t)
-
-    for theirs in (single_precision, double_precision, tuned):
-        np.testing.assert_allclose(ours(0), theirs(0), rtol=1e-3, atol=1e-3, err_msg="ours and the authors'")
-    times = interleaved(
-        [ours, single_precision, double_precision, tuned], 5 if quick else 15, warm=1, calls=AUTHORS_CALLS
-    )
-    speed_up = median_ratio(times[1], times[0])
-    return {
-        "items": n_items,
-        "fields": n_fields,
-        "k": k,
-        "table_rows": n_rows,
-        "context_fields": n_context,
-        "rank": rho,
-        "ours_us": median_us(times[0]),
-        "numpy_us": median_us(times[1]),
-        "numpy_float64_us": median_us(times[2]),
-        "numpy_tuned_us": median_us(times[3]),
-        "speed_up": speed_up,
-        "speed_up_float64": median_ratio(times[2], times[0]),
-        "speed_up_tuned": median_ratio(times[3], times[0]),
-        "limit": AUTHORS_LIMIT if n_rows == AUTHORS_TABLE else None,
-        "within_limit": speed_up >= AUTHORS_LIMIT if n_rows == AUTHORS_TABLE else None,
-    }
-
-
 def measure(quick: bool) -> dict[str, Any]:
     """Measure in this process."""
     against_c, c = _against_c(quick)
@@ -306,7 +187,7 @@ def measure(quick: bool) -> dict[str, Any]:
         "shape": f"{N_ITEMS} items x {N_ITEM_FIELDS} item fields, k = {K}, rank {RHO}",
         "c": c,
         "against_c": against_c,
-        "against_authors": _against_authors(quick),
+        "against_authors": against_authors(SEED + 1, TABLES, quick),
     }
 
 

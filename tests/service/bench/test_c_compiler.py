@@ -10,7 +10,7 @@ import pytest
 
 from models_export.weights import Weights
 from service.bench.c_compiler import CompilerError, compile_loops
-from service.bench.kernels import packed_table
+from service.bench.packed_table import packed_table
 from service.bench.ragged_table import RANKS, ragged_table
 from service.kernels.rafm import RafmKernel
 from service.kernels.side import single
