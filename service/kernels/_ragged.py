@@ -15,8 +15,8 @@ from numba import types
 from service.kernels._gather import items_ahead
 from service.kernels._jit import F32_1, F32_2, I32_1, I32_2, I64_1, INT64, OUT_F32_1, OUT_F32_2, VOID, kernel
 from service.kernels._ragged_slate import ragged_slate
+from service.kernels.query import QueryForm
 from service.kernels.raw_memory import inner_kernel
-from service.kernels.side import F32
 
 I64_2 = types.Array(types.int64, 2, "C", readonly=True)
 OUT_I64_1 = types.Array(types.int64, 1, "C")
@@ -114,12 +114,26 @@ def ragged_items(widths: tuple[int, ...]) -> Any:
     return score_ragged
 
 
-def query_vector(levels: Any, sums: F32) -> F32:
+@inner_kernel
+def ragged_compute(table, singles, multi_indptr, multi_rows, multi_weights, first, second, scratch, state):
+    """``compute`` of the ``ContextProgram``: ``table`` and ``second`` are the packed rows and the linear weights in one
+    row each, ``first`` the records and ``scratch`` the levels, both by their bytes."""
+    records = first.reshape(first.size)
+    levels = scratch.reshape(scratch.size).view(np.int64).reshape(scratch.shape[0], 4)
+    ragged_context(
+        table[0], records.view(np.int32), records, second[0], levels, singles, multi_indptr, multi_rows, multi_weights,
+        state,
+    )  # fmt: skip
+
+
+def query_form(levels: Any) -> QueryForm:
     """What meets an item's [E, H]: [E + H, E] of the context."""
-    a = np.empty_like(sums)
+    size = sums_size(levels)
+    w, u, j = np.ones(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.int32)
     for kp, _, own, high in levels.tolist():
-        a[own : own + kp] = sums[own : own + kp]
         if high >= 0:
-            a[high : high + kp] = sums[own : own + kp]
-            a[own : own + kp] += sums[high : high + kp]
-    return a
+            w[high : high + kp] = 0.0
+            for first, second in ((own, high), (high, own)):
+                u[first : first + kp] = 1.0
+                j[first : first + kp] = np.arange(second, second + kp)
+    return QueryForm(w, 0.5, u, j)

@@ -20,8 +20,9 @@ import numpy as np
 
 from service.kernels._gather import items_ahead
 from service.kernels._jit import aligned
-from service.kernels._ragged import level_table, query_vector, ragged_context, ragged_items, sums_size
+from service.kernels._ragged import level_table, query_form, ragged_compute, ragged_context, ragged_items, sums_size
 from service.kernels._ragged_slate import slot_size
+from service.kernels.query import ContextProgram
 from service.kernels.side import F32, I32, Side
 
 STARTS = 64
@@ -43,6 +44,7 @@ class RafmKernel:
         self._zeros = aligned((sum(widths),))
         self._items = ragged_items(widths)
         self._no_sums = np.zeros((0, 0), np.float32)
+        self.query = query_form(self._levels)
 
     def context_state(self, context: Side) -> F32:
         """[t_C, E_1, H_1, ..., E_P], float32 [state_size], of a side of one row."""
@@ -60,11 +62,11 @@ class RafmKernel:
         sums = aligned((len(items[0]), self.vector_size))
         return sums, self._score(np.zeros(self.state_size, np.float32), items, sums)
 
-    def query(self, state: F32) -> tuple[float, F32]:
-        """The context side: alpha and a, float32 [vector_size]."""
-        sums = state[1:]
-        a = query_vector(self._levels, sums)
-        return float(state[0] + np.float32(0.5) * np.dot(a, sums)), a
+    def context_program(self) -> ContextProgram:
+        """``context_state`` for compiled code."""
+        rows, _, records, linear, levels = self._table
+        arrays = rows[np.newaxis], records.reshape(-1, 2), linear[np.newaxis], levels.view(np.float32)
+        return ContextProgram(ragged_compute, float(self.bias), *arrays)
 
     def _score(self, state: F32, items: Side, sums: F32) -> F32:
         out = np.empty(len(items[0]), np.float32)

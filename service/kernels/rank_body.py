@@ -44,11 +44,11 @@ from service.kernels.scan_fields import RAW, TABLES
 from service.kernels.scan_known_ids import scan_known_ids
 
 # The arrays of the plan. What stays: the model's name; tables of context fields and of catalogue ids; records and
-# offsets of the ids; the catalogue's item side; the context program's matrices and the query's w; `numbers` float64
-# (below); the metrics' values, bounds of the histograms' buckets, `slots` int64 (below).
+# offsets of the ids; the catalogue's item side; the context program's matrices and the query's w, u and j; `numbers`
+# float64 (below); the metrics' values, bounds of the histograms' buckets, `slots` int64 (below).
 KEPT = (
-    *("name", "fields", "ids", "records", "offsets", "g", "beta", "table", "first", "second", "w"),
-    *("numbers", "metrics", "buckets", "slots"),
+    *("name", "fields", "ids", "records", "offsets", "g", "beta", "table", "first", "second"),
+    *("w", "u", "j", "numbers", "metrics", "buckets", "slots"),
 )
 # Work space of one request; `text` begins with the reply's first bytes.
 WORK_SPACE = (
@@ -58,7 +58,7 @@ WORK_SPACE = (
 )
 ARRAYS = (*KEPT, *WORK_SPACE)
 (
-    NAME, FIELDS, IDS, RECORDS, OFFSETS, G, BETA, TABLE, FIRST, SECOND, W, NUMBERS, METRICS, BUCKETS, SLOTS,
+    NAME, FIELDS, IDS, RECORDS, OFFSETS, G, BETA, TABLE, FIRST, SECOND, W, U, J, NUMBERS, METRICS, BUCKETS, SLOTS,
     ROWS, INDPTR, MULTI_ROWS, WEIGHTS, UNKNOWN, STARTS, COUNTS, POOL_ROWS, POOL_WEIGHTS, PENDING,
     SCRATCH, STATE, A, INDEX, CHUNKS, GROUP_SCORES, PLACES, BEST, SCORES, PROBABILITIES, TEXT, CLOCK,
 ) = range(len(ARRAYS))  # fmt: skip
@@ -249,7 +249,10 @@ def rank_body_kernel(size: int, compute: Any) -> Any:
             matrix(plan, SCRATCH, np.float32),
             state,
         )
-        alpha = query_of(state, vector(plan, W, np.float32), numbers[HALF], vector(plan, A, np.float32))
+        alpha = query_of(
+            state, vector(plan, W, np.float32), vector(plan, U, np.float32), vector(plan, J, np.int32), numbers[HALF],
+            vector(plan, A, np.float32),
+        )  # fmt: skip
         return FLOAT32(alpha), is_within(state, numbers[LARGEST_STATE])
 
     @kernel(types.UniTuple(int64, 2)(TABLES, RAW, float64, types.boolean))

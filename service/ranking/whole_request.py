@@ -95,6 +95,8 @@ class WholeRequest:
             second=parts.program.second,
             scratch=parts.program.scratch,
             w=parts.query.w,
+            u=parts.query.u,
+            j=parts.query.j,
             numbers=np.array([numbers[name] for name in NUMBER_NAMES], np.float64),
             metrics=meters.values,
             buckets=meters.buckets,

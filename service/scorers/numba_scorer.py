@@ -141,8 +141,6 @@ class NumbaScorer:
 
     def compiled(self) -> tuple[ContextProgram, QueryForm] | None:
         """See ``Scorer``."""
-        if isinstance(self._kernel, RafmKernel):
-            return None  # its query is not of the form that compiled requests have
         return self._kernel.context_program(), self._kernel.query
 
     def score_catalogue(self, state: F32, g: F32, beta: F32, index: I32) -> F32:

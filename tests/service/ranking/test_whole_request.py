@@ -28,8 +28,6 @@ SLOTS = {name: i * HISTOGRAM_SLOTS for i, name in enumerate(SLOT_NAMES)}
 
 
 def whole_of(model: RankingModel, values: np.ndarray | None = None) -> WholeRequest:
-    if model.scorer.compiled() is None:
-        pytest.skip(f"{model.manifest.family} has no compiled requests")
     meters = Meters.discarded()
     if values is not None:
         meters = Meters(values, np.array(BUCKETS_S), SLOTS)
