@@ -15,6 +15,7 @@ metric has it.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class Claim:
 
     def _ratio(self, figures: Figures) -> Verdict:
         means = [self._mean(figures, label) for label in self.rows]
-        ratio = means[0] / means[1]
+        ratio = means[0] / means[1] if means[1] else math.inf
         claim = f"{self.metric} of {self.rows[0]} over {self.rows[1]}'s {self._limits_in_words()}"
         return Verdict(claim, self._inside(ratio), f"ratio {ratio:.3f}; {self._written(self.rows, means)}")
 

@@ -53,6 +53,10 @@ def test_each_kind_holds_and_fails(claim, metric, holding, failing):
     assert not verdict(claim, metric, A=failing[0], B=failing[1]).holds
 
 
+def test_a_ratio_to_nothing_is_not_small():
+    assert not verdict({"row": "A", "over": "B", "at_most": 1.1}, A=[0.1], B=[0.0]).holds
+
+
 def test_an_order_and_a_best_look_at_every_row():
     rows = {"A": [0.9], "B": [0.7], "C": [0.8]}
     assert not verdict({"order": ["A", "B", "C"]}, **rows).holds
