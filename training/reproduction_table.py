@@ -118,6 +118,8 @@ def _settings(result: Reproduction) -> str:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(_word(part) for part in value) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
