@@ -77,6 +77,14 @@ def sum_side(table, rows, x, begin, end, into):
 
 
 @njit(inline="always")  # type: ignore[misc]
+def compare(gap, share):
+    """-ln sigma(gap), and minus ``share`` times its derivative."""
+    e = np.exp(-abs(gap))
+    loss = np.log1p(e) + max(-gap, np.float32(0.0))
+    return loss, share * (e if gap > 0 else np.float32(1.0)) / (np.float32(1.0) + e)
+
+
+@njit(inline="always")  # type: ignore[misc]
 def mark(row, weight, occurrences, stamp, now, touched, count):
     if stamp[row] != now:
         stamp[row] = now
@@ -88,31 +96,17 @@ def mark(row, weight, occurrences, stamp, now, touched, count):
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
-def add_gradients(
-    table,
-    context,
-    items,
-    pairs,
-    positive,
-    negative,
-    share,
-    pull,
-    past,
-    linear,
-    grad,
-    occurrences,
-    stamp,
-    now,
-    touched,
-):
-    """Adds the gradients of a batch to ``grad`` and lists in ``touched`` the rows it touches, with their
+def add_gradients(table, context, items, pairs, positive, negative, share, pull, past, linear, buffers):
+    """Adds the gradients of a batch to ``grad`` and lists in ``touched`` the rows with stamp ``now``, with their
     ``occurrences``.
 
-    ``context`` and ``items``: (indptr, rows, x) of the contexts, by pair, and of the catalogue. ``share``: weight of
-    a triple's -ln sigma(y_CI - y_CJ). ``pull``: weight of (y_CI - past)^2; ``past`` float32 [B] is then
-    overwritten by y_CI (empty: neither). Returns the number of touched rows and the sum of the losses.
+    ``buffers``: grad, occurrences, stamp, now, touched. ``context`` and ``items``: (indptr, rows, x) of the contexts,
+    by pair, and of the catalogue. ``share``: weight of a triple's -ln sigma(y_CI - y_CJ). ``pull``: weight of (y_CI -
+    past)^2; ``past`` float32 [B] is then overwritten by y_CI (empty: neither). Returns the number of touched rows and
+    the sum of the losses.
     """
     k = table.shape[1] - 1
+    grad, occurrences, stamp, now, touched = buffers
     c_indptr, c_rows, c_x = context
     i_indptr, i_rows, i_x = items
     sc, sp, sn = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
@@ -131,11 +125,9 @@ def add_gradients(
         for c in range(k):
             up += sc[c] * sp[c]
             down += sc[c] * sn[c]
-        d = up - down
-        e = np.exp(-abs(d))
-        loss += np.log1p(e) + max(-d, np.float32(0.0))
-        g = -share * (e if d > 0 else one) / (one + e)  # share * d loss / d (up - down)
-        gp, gn = g, -g
+        more, gn = compare(up - down, share)
+        loss += more
+        gp = -gn
         if past.size:
             gp += np.float32(2.0) * pull * (own + up - past[t])
             past[t] = own + up
@@ -170,25 +162,10 @@ def add_gradients(
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")  # type: ignore[misc]
-def add_gradients_single(
-    table,
-    context,
-    items,
-    pairs,
-    positive,
-    negative,
-    share,
-    pull,
-    past,
-    linear,
-    grad,
-    occurrences,
-    stamp,
-    now,
-    touched,
-):
+def add_gradients_single(table, context, items, pairs, positive, negative, share, pull, past, linear, buffers):
     """:func:`add_gradients` where every context and every item is one feature of value 1: <v_u, v_i> + b_i + b_u."""
     k = table.shape[1] - 1
+    grad, occurrences, stamp, now, touched = buffers
     c_rows, i_rows, one = context[1], items[1], np.float32(1.0)
     loss, count = 0.0, 0
     for t in range(pairs.size):
@@ -201,11 +178,9 @@ def add_gradients_single(
         for c in range(k):
             up += eu[c] * ei[c]
             down += eu[c] * ej[c]
-        d = up - down
-        e = np.exp(-abs(d))
-        loss += np.log1p(e) + max(-d, np.float32(0.0))
-        g = -share * (e if d > 0 else one) / (one + e)
-        gp, gn = g, -g
+        more, gn = compare(up - down, share)
+        loss += more
+        gp = -gn
         if past.size:
             gp += np.float32(2.0) * pull * (eu[k] + up - past[t])
             past[t] = eu[k] + up

@@ -239,7 +239,7 @@ class PairwiseTrainer(Trainer):
             np.float32(pull),
             _NOTHING if past is None else past,
             linear,
-            *buffers,
+            buffers,
         )
         return found
 
