@@ -75,6 +75,16 @@ def test_inline_items_are_completed_from_the_catalogue(server: ServerProcess, re
 
 
 @pytest.mark.parametrize("family", COMPILED_FAMILIES)
+def test_a_cached_context_gives_the_scores_of_the_context_itself(server: ServerProcess, family: str) -> None:
+    ids, key = [f"i{i}" for i in range(N_ITEMS)], f"cached-{family}"
+    computed = server.rank(model=family, context=CONTEXT, item_ids=ids).json()
+    stored = server.rank(model=family, context=CONTEXT, context_id=key, item_ids=ids).json()
+    by_id = server.rank(model=family, context_id=key, item_ids=ids).json()
+    assert computed["context_source"] == "computed" and by_id["context_source"] != "computed"
+    assert computed["items"] == stored["items"] == by_id["items"] and len(by_id["items"]) == N_ITEMS
+
+
+@pytest.mark.parametrize("family", COMPILED_FAMILIES)
 def test_columns_items_and_score_agree(server: ServerProcess, family: str) -> None:
     rows = item_rows(N_ITEMS)[:20]
     ids = [row.pop("item_id") for row in rows]
