@@ -19,6 +19,8 @@ from training.batches import LabelledRows
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+#: Rows counted at a time.
+COUNTED_ROWS = 1 << 18
 
 
 def feature_counts(split: LabelledRows, n_features: int) -> I64:
@@ -27,10 +29,11 @@ def feature_counts(split: LabelledRows, n_features: int) -> I64:
     """
     counts = np.zeros(n_features, dtype=np.int64)
     for part in (split.encoded.rows, split.encoded.multi_rows):
-        rows = np.asarray(part).ravel()
-        if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= n_features):
-            raise ValueError(f"encoded rows: expected 0 to {n_features - 1}, found others; prepare the log again")
-        counts += np.bincount(rows, minlength=n_features)
+        for start in range(0, len(part), COUNTED_ROWS):  # the split may be larger than memory
+            rows = np.asarray(part[start : start + COUNTED_ROWS]).ravel()
+            if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= n_features):
+                raise ValueError(f"encoded rows: expected 0 to {n_features - 1}, found others; prepare the log again")
+            counts += np.bincount(rows, minlength=n_features)
     return counts
 
 

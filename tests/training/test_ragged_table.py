@@ -155,7 +155,8 @@ def test_thresholds_are_exceeded():
     assert rank_groups(np.array([0, 10, 11, 50, 51]), (2, 4, 8), (10, 50)).tolist() == [1, 1, 2, 2, 3]
 
 
-def test_counts_are_those_of_the_training_split():
+def test_counts_are_those_of_the_training_split(monkeypatch):
+    monkeypatch.setattr("training.rank_groups.COUNTED_ROWS", 7)
     data = split(40, 0)
     counts = feature_counts(data, LAYOUT.n_features)
     assert counts.sum() == data.encoded.rows.size + data.encoded.multi_rows.size
