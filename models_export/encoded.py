@@ -51,9 +51,12 @@ class EncodedSide:
         source = np.repeat(start - indptr[:-1], length) + np.arange(indptr[-1])
         return EncodedSide(self.rows[index], indptr, self.multi_rows[source], self.multi_weights[source])
 
-    def verify(self, name: str, first_row: list[int], end_row: list[int], n_single: int) -> None:
+    def verify(
+        self, name: str, first_row: list[int], end_row: list[int], n_single: int, signed: list[bool] | None = None
+    ) -> None:
         """Check shapes, dtypes and that each id lies in its own field: ``first_row[j] <= id < end_row[j]`` for the
-        ``j``-th field in kernel order; kernels then need no bounds checks. ``ArtefactError`` names the culprit."""
+        ``j``-th field in kernel order; kernels then need no bounds checks. Weights are at least 0 but where ``signed``
+        says so of the field. ``ArtefactError`` names the culprit."""
         n, n_multi = len(self.rows), len(first_row) - n_single
         if self.rows.dtype != np.int32 or self.rows.shape != (n, n_single):
             found = f"{self.rows.dtype} {self.rows.shape}"
@@ -73,8 +76,9 @@ class EncodedSide:
             raise ArtefactError(f"{name}: multi_rows", "int32 [nnz]", f"{self.multi_rows.dtype}")
         if self.multi_weights.dtype != np.float32 or self.multi_weights.shape != (nnz,):
             raise ArtefactError(f"{name}: multi_weights", f"float32 [{nnz}]", f"{self.multi_weights.dtype}")
-        if not (np.isfinite(self.multi_weights).all() and (self.multi_weights >= 0).all()):
-            raise ArtefactError(f"{name}: multi_weights", "finite weights of at least 0", "another value")
         field = np.repeat(np.tile(np.arange(n_single, n_single + n_multi), n), np.diff(indptr))
+        negative = (self.multi_weights < 0) & ~np.array(signed or [False] * len(first_row), dtype=bool)[field]
+        if not np.isfinite(self.multi_weights).all() or negative.any():
+            raise ArtefactError(f"{name}: multi_weights", "finite weights of at least 0", "another value")
         if ((self.multi_rows < low[field]) | (self.multi_rows >= high[field])).any():
             raise ArtefactError(f"{name}: multi_rows", "feature rows of their own field", "a row of another field")

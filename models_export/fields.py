@@ -22,6 +22,8 @@ from models_export.string_table import StringTable
 
 MISSING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 MAX_WEIGHT = 1e6
+#: The one known value of a dense field, whose x is the number.
+NUMBER = "number"
 
 
 class FieldEncoder:
@@ -44,7 +46,8 @@ class FieldEncoder:
     def build(cls, fields: Sequence[FieldSpec], values: Mapping[str, Sequence[str]]) -> FieldEncoder:
         """Encoder whose known values are ``values[field]`` in that order (bin keys for numeric fields); the sizes in
         ``fields`` are replaced by the true ones."""
-        tables = {f.name: StringTable.build(values[f.name], FIRST_KNOWN) for f in fields}
+        known = {f.name: [NUMBER] if f.kind == "dense" else values[f.name] for f in fields}
+        tables = {name: StringTable.build(some, FIRST_KNOWN) for name, some in known.items()}
         return cls([replace(f, size=FIRST_KNOWN + len(tables[f.name])) for f in fields], tables)
 
     def extend(self, values: Mapping[str, Sequence[str]]) -> FieldEncoder:
@@ -67,14 +70,17 @@ class FieldEncoder:
     def encode_value(self, field: str | FieldSpec, value: Any) -> tuple[list[int], list[float]]:
         """Local ids and weights of one raw value; a single-valued field gives one id of weight 1.
 
-        Categorical: a string or an integer (its decimal digits). Numeric: a finite number, or a string of one. Multi: a
-        list (weight 1/n each, repeated values add up) or an object ``{value: weight}``.
+        Categorical: a string or an integer (its decimal digits). Numeric: a finite number, or a string of one; dense:
+        likewise, and its weight is the standardised number. Multi: a list (weight 1/n each, repeated values add up) or
+        an object ``{value: weight}``.
         """
         spec = self.fields[self.index(field)] if isinstance(field, str) else field
         if value is None or (isinstance(value, str | list | tuple | dict) and not value):
             if isinstance(value, list | tuple | dict) and spec.kind != "multi":
                 raise EncodingError(spec.name, f"expected one value, found {_json_type(value)} without any")
             return [MISSING], [1.0]
+        if spec.kind == "dense":
+            return [FIRST_KNOWN], [standardised(spec, value)]
         if spec.kind != "multi":
             return self._ids(spec, [value_key(spec, value)]), [1.0]
         if isinstance(value, dict):
@@ -122,7 +128,7 @@ class FieldEncoder:
         """Encode ``rows`` (field -> raw value; absent = missing) over the fields of one side or, for ``None``, of both.
         A field of the other side, or of no side, is an ``EncodingError``."""
         order = self._orders[side]
-        multi = [i for i in order if self.fields[i].kind == "multi"]
+        multi = [i for i in order if self.fields[i].weighted]
         single = order[: len(order) - len(multi)]
         out = np.empty((len(rows), len(single)), dtype=np.int32)
         indptr, ids, weights = [0], [], []
@@ -150,9 +156,13 @@ class FieldEncoder:
         order = self._orders[side]
         return self.offsets[order].tolist(), self.offsets[[i + 1 for i in order]].tolist()
 
+    def signed(self, side: Side | None) -> list[bool]:
+        """Which fields of a side, in kernel order, have values x of any sign."""
+        return [self.fields[i].kind == "dense" for i in self._orders[side]]
+
     def _kernel_order(self, side: str | None) -> list[int]:
         of_side = [i for i, f in enumerate(self.fields) if side in (None, f.side)]
-        return sorted(of_side, key=lambda i: self.fields[i].kind == "multi")
+        return sorted(of_side, key=lambda i: self.fields[i].weighted)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Every field's table as named arrays (``<field>.slots`` and so on), for ``vocabulary.safetensors``."""
@@ -167,6 +177,15 @@ class FieldEncoder:
         """Verify every table; ``ArtefactError`` names the field."""
         for name, table in self.tables.items():
             table.verify(name)
+
+
+def standardised(spec: FieldSpec, value: Any) -> float:
+    """Value x of a dense field: (number - centre) / scale; ``EncodingError`` beyond +-``MAX_WEIGHT``."""
+    x = (_number(spec.name, value) - spec.centre) / spec.scale
+    if not abs(x) <= MAX_WEIGHT:
+        least, most = (spec.centre + sign * MAX_WEIGHT * spec.scale for sign in (-1, 1))
+        raise EncodingError(spec.name, f"expected a number from {least:g} to {most:g}, found {value!r}"[:200])
+    return x
 
 
 def value_key(spec: FieldSpec, value: Any) -> str | None:

@@ -44,5 +44,5 @@ class Items:
         self.ids.verify("items: ids")
         if len(self.side) != len(self.ids):
             raise ArtefactError("items: rows", f"one per item id ({len(self.ids)})", str(len(self.side)))
-        n_single = sum(f.side == "item" and f.kind != "multi" for f in encoder.fields)
-        self.side.verify("items", *encoder.bounds("item"), n_single)
+        n_single = sum(f.side == "item" and not f.weighted for f in encoder.fields)
+        self.side.verify("items", *encoder.bounds("item"), n_single, encoder.signed("item"))

@@ -11,14 +11,17 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 from models_export.calibration import Calibration
 from models_export.errors import ArtefactError
+from models_export.locality import Locality
 
 FORMAT_VERSION = 1
-COMPILED_FAMILIES = ("fm", "fwfm", "pruned_fwfm", "dplr", "rafm")
+COMPILED_FAMILIES = ("fm", "fwfm", "pruned_fwfm", "dplr", "rafm", "llfm")
 NETWORK_FAMILIES = ("nfm", "afm", "dcn", "deepfm")
 FAMILIES = (*COMPILED_FAMILIES, *NETWORK_FAMILIES)
 LOSSES = ("logistic", "squared", "pairwise")
 SIDES = ("context", "item")
-KINDS = ("categorical", "multi", "numeric")
+KINDS = ("categorical", "multi", "numeric", "dense")
+#: Keys that are written only where they say something, so that what does not use them keeps its bytes.
+OPTIONAL = ("centre", "scale", "locality")
 BINNINGS = ("ln2", "quantile")
 MAX_NAME = 128
 MAX_RANKS = 16
@@ -30,7 +33,8 @@ Side = Literal["context", "item"]
 class FieldSpec:
     """One field: its side, how raw values become ids, and how many ids it has.
 
-    ``size`` counts id 0 (missing), id 1 (rare or unknown) and the known values from 2.
+    ``size`` counts id 0 (missing), id 1 (rare or unknown) and the known values from 2. A ``dense`` field's known value
+    is the number itself: feature id 2 with the value x = (number - ``centre``) / ``scale``.
     """
 
     name: str
@@ -40,6 +44,8 @@ class FieldSpec:
     binning: str | None = None
     edges: tuple[float, ...] = ()
     min_count: int = 1
+    centre: float = 0.0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         culprit = f"field {self.name!r}"
@@ -50,6 +56,7 @@ class FieldSpec:
             raise ArtefactError(f"{culprit}: size", "at least 2 (missing and rare)", str(self.size))
         if self.min_count < 1:
             raise ArtefactError(f"{culprit}: min_count", "at least 1", str(self.min_count))
+        self._check_dense(culprit)
         if self.kind == "numeric":
             _check_choice(f"{culprit}: binning", self.binning, BINNINGS)
         elif self.binning is not None or self.edges:
@@ -60,6 +67,27 @@ class FieldSpec:
             raise ArtefactError(f"{culprit}: edges", "none without quantile binning", f"{len(self.edges)} edges")
         if not all(math.isfinite(e) for e in self.edges) or list(self.edges) != sorted(set(self.edges)):
             raise ArtefactError(f"{culprit}: edges", "finite, strictly ascending numbers", str(self.edges[:8]))
+
+    def _check_dense(self, culprit: str) -> None:
+        if self.kind != "dense":
+            if (self.centre, self.scale) != (0.0, 1.0):
+                raise ArtefactError(
+                    f"{culprit}: scale", f"none for a {self.kind} field", f"{self.centre}, {self.scale}"
+                )
+        elif not (math.isfinite(self.centre) and math.isfinite(self.scale) and self.scale > 0):
+            raise ArtefactError(
+                f"{culprit}: scale", "a finite centre and a finite scale above 0", f"{self.centre}, {self.scale}"
+            )
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows hold a list of (feature row, value x) for the field, as of several values or of a number."""
+        return self.kind in ("multi", "dense")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        data = asdict(self)
+        return data if self.kind == "dense" else {k: v for k, v in data.items() if k not in OPTIONAL}
 
 
 @dataclass(frozen=True)
@@ -82,6 +110,7 @@ class Manifest:
     calibration: Calibration = field(default_factory=Calibration)
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    locality: Locality | None = None
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -99,6 +128,9 @@ class Manifest:
         if (self.family == "dplr") != (self.rank is not None) or (self.rank is not None and self.rank < 1):
             expected = "at least 1" if self.family == "dplr" else f"none for {self.family}"
             raise ArtefactError("manifest: rank", expected, str(self.rank))
+        if (self.family == "llfm") != (self.locality is not None):
+            expected = "an object" if self.family == "llfm" else f"none for {self.family}"
+            raise ArtefactError("manifest: locality", expected, str(self.locality))
         if self.loss != "logistic" and self.calibration.kind != "none":
             raise ArtefactError("manifest: calibration", f"none for {self.loss} loss", self.calibration.kind)
         names = [f.name for f in self.fields]
@@ -149,12 +181,12 @@ class Manifest:
         return [i for i, f in enumerate(self.fields) if side in (None, f.side)]
 
     def kernel_order(self, side: Side | None) -> list[int]:
-        """Field indices of a side as kernels see them: single-valued fields first, then multi-valued ones."""
-        return sorted(self.side_fields(side), key=lambda i: self.fields[i].kind == "multi")
+        """Field indices of a side as kernels see them: single-valued fields first, then those with lists of values."""
+        return sorted(self.side_fields(side), key=lambda i: self.fields[i].weighted)
 
     def n_multi(self, side: Side | None) -> int:
-        """Number of multi-valued fields of a side."""
-        return sum(self.fields[i].kind == "multi" for i in self.side_fields(side))
+        """Number of fields of a side with lists of values (multi-valued and dense ones)."""
+        return sum(self.fields[i].weighted for i in self.side_fields(side))
 
     def n_single(self, side: Side | None) -> int:
         """Number of single-valued fields of a side."""
@@ -166,7 +198,10 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Canonical bytes: sorted keys, two-space indent, no timestamp; equal manifests give equal bytes."""
-        return (json.dumps(asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+        data = asdict(self) | {"fields": [f.to_json() for f in self.fields]}
+        if self.locality is None:
+            del data["locality"]
+        return (json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -182,6 +217,8 @@ class Manifest:
             FieldSpec(**_checked(f"manifest: fields[{i}]", entry, FieldSpec))
             for i, entry in enumerate(kwargs["fields"])
         )
+        if "locality" in kwargs:
+            kwargs["locality"] = Locality(**_checked("manifest: locality", kwargs["locality"], Locality))
         kwargs["calibration"] = Calibration(**_checked("manifest: calibration", kwargs["calibration"], Calibration))
         for name, digest in kwargs["files"].items():
             if not isinstance(digest, str) or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
@@ -211,6 +248,8 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "Mapping[str, float]": (dict,),
     "Mapping[str, str]": (dict,),
     "Calibration": (dict,),
+    "Locality | None": (dict,),
+    "bool": (bool,),
 }
 
 
@@ -219,11 +258,13 @@ def _checked(culprit: str, raw: object, cls: type) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ArtefactError(culprit, "an object", type(raw).__name__)
     declared = {f.name: str(f.type) for f in fields(cls)}
-    if set(raw) != set(declared):
-        missing, unknown = sorted(set(declared) - set(raw)), sorted(set(raw) - set(declared))
+    missing, unknown = sorted(set(declared) - set(raw) - set(OPTIONAL)), sorted(set(raw) - set(declared))
+    if missing or unknown:
         raise ArtefactError(culprit, f"the keys {sorted(declared)}", f"missing {missing}, unknown {unknown}")
     out = {}
     for key, kind in declared.items():
+        if key not in raw:
+            continue
         value: Any = raw[key]
         if type(value) not in _JSON_TYPES[kind]:  # exact: True is not an int here
             raise ArtefactError(f"{culprit}: {key}", kind, f"{type(value).__name__} {str(value)[:80]!r}")

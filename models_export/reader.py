@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from models_export.errors import ArtefactError
 from models_export.fields import FieldEncoder
 from models_export.items import Items
+from models_export.locality import check_derived, local_shapes, local_slots
 from models_export.manifest import Manifest
 from models_export.network import PREFIX, network_shapes
 from models_export.ragged_reader import read_ragged
@@ -29,7 +31,8 @@ class Artefact:
 
     ``embedding_rows`` float32 [n_features, stride] is 64-byte aligned; ``digest`` is the SHA-256 of the manifest, which
     holds the digests of all other files. RaFM's rows are of several lengths: its ``embedding_rows`` are flat, and
-    ``ragged`` says where each one lies.
+    ``ragged`` says where each one lies. LLFM's are one per feature for all anchors (locality.py); ``local`` are its
+    other tensors by name.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class Artefact:
     encoder: FieldEncoder
     items: Items | None
     ragged: RaggedRows | None = None
+    local: Mapping[str, F32] = field(default_factory=dict)
 
     def weights(self) -> Weights:
         """The parameters as trained; ``vectors`` and ``linear`` are strided views of the packed rows (rafm: copies)."""
@@ -52,6 +56,8 @@ class Artefact:
         if ragged is not None:
             shape = ragged.shape
             return Weights(m.family, shape.unpack(rows), ragged.linear, bias, ranks=ragged.ranks, groups=shape.groups)
+        if self.local:
+            return _local_weights(m, rows, self.local)
         small = bias, self.field_matrix, self.U, self.e, self.network
         return Weights(m.family, rows[:, : m.dim], rows[:, m.kp + 1], *small)
 
@@ -99,6 +105,19 @@ def read_artefact(folder: Path) -> Artefact:
         encoder=encoder,
         items=items,
         ragged=ragged,
+        local={n: arrays[n] for n in local_shapes(manifest)} if manifest.family == "llfm" else {},
+    )
+
+
+def _local_weights(manifest: Manifest, rows: F32, arrays: Mapping[str, F32]) -> Weights:
+    return Weights(
+        manifest.family,
+        local_slots(manifest, rows)[:, :, : manifest.dim],
+        arrays["local_linear"],
+        float(arrays["global_bias"][0]),
+        anchor_bias=arrays["local_bias"],
+        anchors=arrays["local_anchors"],
+        locality=manifest.locality,
     )
 
 
@@ -109,6 +128,8 @@ def _verified_weights(manifest: Manifest, tensors: dict[str, Array]) -> tuple[di
         return {"embedding_rows": ragged.rows, "global_bias": bias}, ragged
     shapes = {"embedding_rows": (manifest.n_features, manifest.stride), **small_shapes(manifest)}
     shapes |= network_shapes(manifest, tensors)
+    if manifest.family == "llfm":
+        shapes = local_shapes(manifest)
     if set(tensors) != set(shapes):
         raise ArtefactError("file 'weights.safetensors'", f"the tensors {sorted(shapes)}", str(sorted(tensors)))
     arrays = {name: check_tensor(name, tensors[name], shape) for name, shape in shapes.items()}
@@ -123,6 +144,9 @@ def _verified_weights(manifest: Manifest, tensors: dict[str, Array]) -> tuple[di
 def _verify_derived(manifest: Manifest, arrays: dict[str, F32]) -> None:
     """Padding is zero and each folded scalar is what the vectors say, to float32 rounding."""
     rows, kp, dim = arrays["embedding_rows"], manifest.kp, manifest.dim
+    if manifest.family == "llfm":
+        check_derived(_local_weights(manifest, rows, arrays), manifest, rows)
+        return
     if rows[:, dim:kp].any() or rows[:, kp + 2 :].any():
         raise ArtefactError("tensor 'embedding_rows'", "zero padding", "another number in the padding")
     low_rank = arrays.get("low_rank_U"), arrays.get("low_rank_e")

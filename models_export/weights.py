@@ -7,7 +7,7 @@ one gather brings a feature's vector and everything that depends on the feature 
 - FwFM, pruned FwFM (Pan 2018):    folded = b   (and nfm, afm, dcn, deepfm)
 - DPLR-FwFM (equations 5, 9, 10):  folded = b + 1/2 d_f |v|^2, with d_f = -sum_r e_r U_rf^2
 
-RaFM's rows have several lengths: ``ragged_rows.py``.
+RaFM's rows have several lengths: ``ragged_rows.py``. LLFM's hold a vector for every anchor: ``locality.py``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_export.errors import ArtefactError
+from models_export.locality import Locality, local_shapes, pack_local
 from models_export.manifest import Manifest
 from models_export.network import PREFIX, network_shapes
 from models_export.ragged_rows import RaggedShape, pack_ragged
@@ -35,6 +36,8 @@ class Weights:
     deepfm; see network.py). All float32, manifest field order.
 
     rafm: ``vectors`` [sum_p D_p |F_p|] are ragged (``RaggedShape``), with ``ranks`` and ``groups`` int32 [n].
+    llfm, of m anchors: ``vectors`` [n, m, dim], ``linear`` [n, m], ``anchor_bias`` [m], ``anchors`` [m, n], and how
+    they code a point, ``locality``.
     """
 
     family: str
@@ -47,6 +50,9 @@ class Weights:
     network: Mapping[str, F32] = field(default_factory=dict)
     ranks: tuple[int, ...] = ()
     groups: I32 | None = None
+    anchor_bias: F32 | None = None
+    anchors: F32 | None = None
+    locality: Locality | None = None
 
     @property
     def ragged(self) -> RaggedShape | None:
@@ -69,6 +75,8 @@ def small_arrays(weights: Weights) -> dict[str, F32]:
     if weights.U is not None and weights.e is not None:
         arrays["low_rank_U"] = weights.U
         arrays["low_rank_e"] = weights.e
+    if weights.anchors is not None and weights.anchor_bias is not None:
+        arrays |= {"local_anchors": weights.anchors, "local_bias": weights.anchor_bias}
     return arrays | {PREFIX + name: array for name, array in weights.network.items()}
 
 
@@ -110,6 +118,12 @@ def weight_tensors(weights: Weights, manifest: Manifest) -> dict[str, npt.NDArra
     ragged = weights.ragged
     if ragged is not None:
         return {**pack_ragged(ragged, weights.vectors, weights.linear).tensors(), **small_arrays(weights)}
+    if manifest.family == "llfm":
+        return {
+            "embedding_rows": pack_local(weights, manifest),
+            "local_linear": weights.linear,
+            **small_arrays(weights),
+        }
     return {"embedding_rows": pack_rows(weights, manifest), **small_arrays(weights)}
 
 
@@ -118,6 +132,8 @@ def check_weights(weights: Weights, manifest: Manifest) -> None:
     n = manifest.n_features
     if weights.family != manifest.family:
         raise ArtefactError("weights: family", manifest.family, weights.family)
+    if weights.locality != manifest.locality:
+        raise ArtefactError("weights: locality", str(manifest.locality), str(weights.locality))
     arrays: dict[str, F32] = {"vectors": weights.vectors, "linear": weights.linear, **small_arrays(weights)}
     ragged = weights.ragged
     if (ragged is not None) != (manifest.family == "rafm"):
@@ -127,7 +143,12 @@ def check_weights(weights: Weights, manifest: Manifest) -> None:
     if ragged is not None and ragged.groups.shape != (n,):
         raise ArtefactError("weights: groups", f"int32 ({n},)", str(ragged.groups.shape))
     vectors = (n, manifest.dim) if ragged is None else (ragged.factors,)
-    shapes = {"vectors": vectors, "linear": (n,), **small_shapes(manifest)}
+    shapes: dict[str, tuple[int, ...]] = {"vectors": vectors, "linear": (n,), **small_shapes(manifest)}
+    if manifest.family == "llfm":
+        shapes |= local_shapes(manifest)
+        shapes["linear"] = shapes.pop("local_linear")
+        shapes["vectors"] = (*shapes["linear"], manifest.dim)
+        del shapes["embedding_rows"]
     shapes |= network_shapes(manifest, arrays)
     if set(arrays) != set(shapes):
         raise ArtefactError(f"weights of a {manifest.family}", str(sorted(shapes)), str(sorted(arrays)))

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from models_export.encoded import EncodedSide
+from models_export.locality import Locality
 from models_export.manifest import Manifest
 from models_export.weights import Weights
 
@@ -239,7 +240,39 @@ def rafm(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
     return total
 
 
+def llfm(weights: Weights, fields: Sequence[Sequence[Value]]) -> float:
+    """b0 + sum_a gamma_a f_a, with the squared distance of anchor a sum_i (x_i^2 - 2 x_i z_ai) + |z_a|^2 over the
+    occurrences of features (|x - z_a|^2, where no feature occurs twice)."""
+    assert weights.anchors is not None and weights.anchor_bias is not None and weights.locality is not None
+    features = [value for values in fields for value in values]
+    distances, machines = [], []
+    for a in range(len(weights.anchors)):
+        z = [float(c) for c in weights.anchors[a]]
+        distances.append(dot(z, z) + sum(x * x - 2 * x * z[row] for row, x in features))
+        of_anchor = Weights("fm", weights.vectors[:, a], weights.linear[:, a], float(weights.anchor_bias[a]))
+        machines.append(fm(of_anchor, fields))
+    gamma = local_coding(weights.locality, distances)
+    return float(weights.bias) + sum(g * machines[a] for a, g in gamma.items())
+
+
+def local_coding(locality: Locality, distances: Sequence[float]) -> dict[int, float]:
+    """gamma of the neighbours, by anchor."""
+    order = sorted(range(len(distances)), key=lambda a: distances[a])
+    if locality.scheme != "jo":
+        near = order[: locality.neighbours]
+        e = {a: math.exp(-locality.beta * (distances[a] - distances[near[0]])) for a in near}
+        return {a: e[a] / sum(e.values()) for a in near}
+    u = {a: locality.ratio * (distances[a] if locality.squared else math.sqrt(max(distances[a], 0.0))) for a in order}
+    bound, k = u[order[0]] + 1.0, 0
+    while k < len(order) and bound > u[order[k]]:
+        k += 1
+        total, squares = sum(u[a] for a in order[:k]), sum(u[a] ** 2 for a in order[:k])
+        bound = (total + math.sqrt(max(k + total**2 - k * squares, 0.0))) / k
+    return {a: (bound - u[a]) / sum(bound - u[b] for b in order[:k]) for a in order[:k]}
+
+
 FORMULAS = {
+    "llfm": llfm,
     "fm": fm,
     "fwfm": fwfm,
     "pruned_fwfm": fwfm,

@@ -20,7 +20,7 @@ from training.run import Run, fit, labelled
 from training.trainers.plain import predict
 from training.trainers.settings import FitSettings, defaults
 
-FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr", "rafm", "difacto"]
+FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr", "rafm", "difacto", "llfm"]
 USERS = 60  # the first users of the log: enough to learn from, quick to train on
 CHECKED = 150
 
@@ -59,9 +59,8 @@ def runs(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             rank=2 if family in ("dplr", "pruned_fwfm") else None,
             loss="logistic",
             epochs=3,
-            init_std=0.3,
             calibration="isotonic" if family == "fm" else "platt",
-            **defaults(family, "logistic", "adagrad"),
+            **defaults(family, "logistic", "adagrad") | {"init_std": 0.3},
         )
         out[family] = fit(prepared, settings, tmp_path_factory.mktemp("runs") / family)
     return out

@@ -2,8 +2,10 @@
 
 The fields cover every kind on both sides:
 
-- context: `user_id` (categorical), `hour` (categorical, an integer), `age` (numeric, ln2 bins), `recent` (multi);
-- item: `item_id` (categorical), `year` (categorical), `price` (numeric, quantile bins), `genre` (multi).
+- context: `user_id` (categorical), `hour` (categorical, an integer), `age` (numeric, ln2 bins), `recent` (multi),
+  `tenure` (dense);
+- item: `item_id` (categorical), `year` (categorical), `price` (numeric, quantile bins), `genre` (multi), `margin`
+  (dense).
 
 User ids are "u0".."u39", item ids "i0"... Values are drawn from a seeded generator: equal arguments, equal bytes.
 """
@@ -19,6 +21,7 @@ import numpy as np
 from models_export.calibration import Calibration
 from models_export.fields import FieldEncoder
 from models_export.items import Items
+from models_export.locality import Locality
 from models_export.manifest import COMPILED_FAMILIES, FieldSpec, Manifest
 from models_export.ragged_rows import RaggedShape
 from models_export.reader import Artefact, read_artefact
@@ -31,7 +34,7 @@ USERS = [f"u{i}" for i in range(40)]
 GENRES = ["Action", "Comedy", "Drama", "Film-Noir", "Kinderfilm für Große", "War"]
 YEARS = [str(y) for y in range(1990, 2001)]
 PRICE_EDGES = (1.0, 2.5, 5.0, 10.0)
-CONTEXT: dict[str, Any] = {"user_id": "u7", "hour": 17, "age": 31, "recent": ["i1", "i2", "i3"]}
+CONTEXT: dict[str, Any] = {"user_id": "u7", "hour": 17, "age": 31, "recent": ["i1", "i2", "i3"], "tenure": 3.5}
 
 
 def item_rows(n_items: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -43,6 +46,7 @@ def item_rows(n_items: int, seed: int = 0) -> list[dict[str, Any]]:
             "year": YEARS[int(rng.integers(len(YEARS)))],
             "price": round(float(rng.uniform(0, 15)), 2),
             "genre": [GENRES[j] for j in rng.choice(len(GENRES), size=int(rng.integers(1, 4)), replace=False)],
+            "margin": round(float(rng.normal()), 3),
         }
         for i in range(n_items)
     ]
@@ -60,16 +64,20 @@ def tiny_encoder(n_items: int) -> FieldEncoder:
         "year": YEARS,
         "price": [str(b) for b in range(len(PRICE_EDGES) + 1)],
         "genre": GENRES,
+        "tenure": (),
+        "margin": (),
     }
     fields = [
         FieldSpec("user_id", "context", "categorical", 2),
         FieldSpec("hour", "context", "categorical", 2),
         FieldSpec("age", "context", "numeric", 2, "ln2"),
         FieldSpec("recent", "context", "multi", 2),
+        FieldSpec("tenure", "context", "dense", 2, centre=3.0, scale=2.5),
         FieldSpec("item_id", "item", "categorical", 2),
         FieldSpec("year", "item", "categorical", 2),
         FieldSpec("price", "item", "numeric", 2, "quantile", PRICE_EDGES),
         FieldSpec("genre", "item", "multi", 2),
+        FieldSpec("margin", "item", "dense", 2),
     ]
     return FieldEncoder.build(fields, values)
 
@@ -97,6 +105,17 @@ def random_weights(family: str, n: int, m: int, dim: int, rank: int, seed: int) 
         low_rank_u, low_rank_e = draw(rank, m, scale=0.7), draw(rank, scale=1.0)
     network = random_network(family, m, dim, draw)
     return Weights(family, draw(n, dim), draw(n, scale=0.2), -0.5, matrix, low_rank_u, low_rank_e, network)
+
+
+def random_local(n: int, dim: int, locality: Locality, seed: int) -> Weights:
+    """LLFM's anchors and machines for `n` features."""
+    rng, m = np.random.default_rng([seed, 3]), locality.anchors
+
+    def draw(*shape: int, scale: float = 0.3) -> np.ndarray:
+        return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+    machines = draw(n, m, dim), draw(n, m, scale=0.2), -0.5
+    return Weights("llfm", *machines, anchor_bias=draw(m), anchors=draw(m, n, scale=0.1), locality=locality)
 
 
 def random_network(family: str, m: int, dim: int, draw: Callable[..., np.ndarray]) -> dict[str, np.ndarray]:
@@ -128,6 +147,7 @@ def write_tiny(
     loss: str = "logistic",
     calibration: Calibration | None = None,
     catalogue: bool = True,
+    locality: Locality | None = None,
 ) -> Manifest:
     """Write one artefact to `folder`, which must not exist."""
     encoder = tiny_encoder(n_items)
@@ -139,11 +159,14 @@ def write_tiny(
         rank=rank if family == "dplr" else None,
         item_id_field="item_id",
         fields=encoder.fields,
+        locality=locality or (Locality("jo", 21, 5, 1.0, 0.5, True) if family == "llfm" else None),
         training={"fingerprint": f"tiny-{seed}", "rows": 0},
         metrics={"auc": 0.5},
         calibration=calibration or Calibration(),
     )
     weights = random_weights(family, encoder.n_features, len(encoder.fields), dim, rank, seed)
+    if manifest.locality is not None:
+        weights = random_local(encoder.n_features, dim, manifest.locality, seed)
     items = None
     if catalogue:
         rows = item_rows(n_items)

@@ -22,6 +22,7 @@ def manifest_of(run: Run, prepared: Prepared, name: str) -> Manifest:
         loss=s.loss,
         dim=s.dim,
         rank=s.rank if s.model == "dplr" else None,
+        locality=s.local_scheme,
         fields=tuple(prepared.fields),
         item_id_field=prepared.item_id_field,
         training={

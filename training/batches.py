@@ -59,8 +59,8 @@ class Layout:
         """Layout of a side=None encoding of ``fields``: single-valued columns first, then multi-valued, in field
         order.
         """
-        single = [i for i, field in enumerate(fields) if field.kind != "multi"]
-        multi = [i for i, field in enumerate(fields) if field.kind == "multi"]
+        single = [i for i, field in enumerate(fields) if not field.weighted]
+        multi = [i for i, field in enumerate(fields) if field.weighted]
         return cls(
             n_features=sum(field.size for field in fields),
             single=np.array(single, dtype=np.int64),

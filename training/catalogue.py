@@ -63,7 +63,7 @@ class Catalogue:
         self.repeated = before - self.merged
 
     def _typed(self, column: pa.Array, field: FieldRule) -> pa.Array:
-        if field.kind != "numeric":
+        if field.kind not in ("numeric", "dense"):
             return check_type(column, field)
         numbers, bad = read_numbers(column, field)
         if bad.any():

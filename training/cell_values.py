@@ -97,7 +97,7 @@ def check_type(values: pa.Array, field: FieldRule) -> pa.Array:
                 return values
         raise UsageError(f"{what}: expected lists of strings or integers (or text with a separator), found {kind}")
     if not text and not pa.types.is_integer(kind):
-        raise UsageError(f"{what}: expected strings or integers, found {kind}; use kind numeric for fractions")
+        raise UsageError(f"{what}: expected strings or integers, found {kind}; use kind numeric or dense for fractions")
     return values
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models_export.encoded import EncodedSide
-from models_export.fields import MISSING, FieldEncoder
+from models_export.fields import FIRST_KNOWN, MAX_WEIGHT, MISSING, FieldEncoder
 from models_export.manifest import FieldSpec
+from training.errors import UsageError
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -23,15 +24,16 @@ def encode_columns(
 ) -> EncodedSide:
     """``n`` rows over ``fields`` (some of the encoder's): single-valued ones first, then multi-valued ones, each
     group in the given order, as ``FieldEncoder.encode_side`` lays them out. An absent column is missing values."""
-    single = [f for f in fields if f.kind != "multi"]
-    multi = [f for f in fields if f.kind == "multi"]
+    single = [f for f in fields if not f.weighted]
+    multi = [f for f in fields if f.weighted]
     rows = np.empty((n, len(single)), dtype=np.int32)
     for j, spec in enumerate(single):
         offset = int(encoder.offsets[encoder.index(spec.name)])
         rows[:, j] = offset + (_ids(encoder, spec, columns[spec.name]) if spec.name in columns else MISSING)
     if not multi:
         return EncodedSide.without_multi(rows)
-    parts = [_multi(encoder, spec, columns.get(spec.name), n) for spec in multi]
+    read = {"multi": _multi, "dense": _dense}
+    parts = [read[spec.kind](encoder, spec, columns.get(spec.name), n) for spec in multi]
     return EncodedSide(rows, *_interleave(parts, n))
 
 
@@ -82,6 +84,21 @@ def _multi(encoder: FieldEncoder, spec: FieldSpec, column: pa.Array | None, n: i
     at = np.cumsum(lengths)[empty]  # where the missing value of an empty row goes
     filled = np.where(empty, 1, lengths)
     return filled, np.insert(ids, at, offset), np.insert(weights, at, np.float32(1.0))
+
+
+def _dense(encoder: FieldEncoder, spec: FieldSpec, column: pa.Array | None, n: int) -> tuple[I64, I32, F32]:
+    """Lengths, feature rows and values x of a dense field: (number - centre) / scale, or the missing value."""
+    offset = np.int32(encoder.offsets[encoder.index(spec.name)])
+    numbers = np.full(n, np.nan) if column is None else column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    missing = np.isnan(numbers)
+    x = np.where(missing, 1.0, (numbers - spec.centre) / spec.scale)
+    if (beyond := np.abs(x) > MAX_WEIGHT).any():
+        raise UsageError(
+            f"field {spec.name!r}: expected numbers within {MAX_WEIGHT:g} times {spec.scale:g} of {spec.centre:g}, "
+            f"found {numbers[int(np.argmax(beyond))]:g}"
+        )
+    rows = np.where(missing, offset, offset + FIRST_KNOWN).astype(np.int32)
+    return np.ones(n, dtype=np.int64), rows, x.astype(np.float32)
 
 
 def _interleave(parts: list[tuple[I64, I32, F32]], n: int) -> tuple[I64, I32, F32]:

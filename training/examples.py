@@ -25,8 +25,9 @@ I64 = npt.NDArray[np.int64]
 @dataclass
 class Examples:
     """``n`` clean rows. ``columns``: field name -> arrow array (string or integer, list or map for multi-valued
-    fields, float64 with nulls for numeric ones); ``label`` float32 [n]; ``times`` int64 [n] microseconds since 1970 UTC
-    (None if the log has none); ``user``: the column of a by-user split; ``chunk``: row and line numbers."""
+    fields, float64 with nulls for numeric and dense ones); ``label`` float32 [n]; ``times`` int64 [n] microseconds
+    since 1970 UTC (None if the log has none); ``user``: the column of a by-user split; ``chunk``: row and
+    line numbers."""
 
     chunk: Chunk
     columns: dict[str, pa.Array]
@@ -107,7 +108,7 @@ class ExampleReader:
             rejected.add(reason, chunk.file, chunk.lines[bad], _first(chunk, column, bad))
         columns = {f.name: chunk.columns[f.column] for f in self.fields if f.derive is None}
         for field in self.fields:
-            if field.kind == "numeric":
+            if field.kind in ("numeric", "dense"):
                 numbers, wrong = read_numbers(columns[field.name], field)
                 wrong &= ~bad
                 found = _first(chunk, field.column, wrong)

@@ -128,7 +128,7 @@ class Interactions:
         self._item_rows = (offsets[self._item] + 2, offsets[self._item] + specs[self._item].size)
         self.n_users = self._user_rows[1] - self._user_rows[0]
         self.items = FeatureLists.of(prepared.items.side)
-        column = [i for i in range(len(specs)) if specs[i].side == "item" and specs[i].kind != "multi"]
+        column = [i for i in range(len(specs)) if specs[i].side == "item" and not specs[i].weighted]
         id_row = prepared.items.side.rows[:, column.index(self._item)].astype(np.int64) - self._item_rows[0]
         self.candidates = np.flatnonzero(id_row >= 0).astype(np.int32)
         self._index_of = np.full(self._item_rows[1] - self._item_rows[0], UNKNOWN, dtype=np.int32)
@@ -139,7 +139,7 @@ class Interactions:
         part = self.prepared.split(split)
         keep = np.flatnonzero(np.asarray(part.label) > 0.5)
         context = FeatureLists.of(side_of(part.encoded, self.prepared.fields, "context").take(keep))
-        single = [i for i, f in enumerate(self.prepared.fields) if f.kind != "multi"]
+        single = [i for i, f in enumerate(self.prepared.fields) if not f.weighted]
         user = part.encoded.rows[keep, single.index(self._user)].astype(np.int64) - self._user_rows[0]
         item = part.encoded.rows[keep, single.index(self._item)].astype(np.int64) - self._item_rows[0]
         index = np.where(item >= 0, self._index_of[np.maximum(item, 0)], UNKNOWN)
@@ -154,8 +154,8 @@ class Interactions:
 
 def side_of(encoded: Any, fields: tuple[FieldSpec, ...], side: str) -> EncodedSide:
     """One side's columns of rows that are encoded over both."""
-    single = [f.side == side for f in fields if f.kind != "multi"]
-    multi = np.array([f.side == side for f in fields if f.kind == "multi"], dtype=bool)
+    single = [f.side == side for f in fields if not f.weighted]
+    multi = np.array([f.side == side for f in fields if f.weighted], dtype=bool)
     rows = np.ascontiguousarray(encoded.rows[:, np.flatnonzero(single)])
     if not multi.any():
         return EncodedSide.without_multi(rows)

@@ -136,7 +136,7 @@ class _Preparation:
             "splits": splits,
             "split": asdict(self.spec.split) | {"time_bounds_us": splitter.bounds},
             "label": {"column": self.spec.label.column, "task": self.spec.label.task},
-            "fields": [asdict(f) for f in encoder.fields],
+            "fields": [f.to_json() for f in encoder.fields],
             "item_id_field": self.spec.items.id_field if self.spec.items else None,
             "user_id_field": self.spec.users,
             "catalogue": stored,
@@ -166,8 +166,8 @@ class _Preparation:
         base = _previous_encoder(previous) if previous else None
         if base is not None:
             check_previous(base, self.reader.fields, str(previous))
-        edges = {f.name: f.edges for f in base.fields} if base else {}
-        counts = [FieldCounts(rule, self.folder, edges.get(rule.name, ())) for rule in self.reader.fields]
+        known = {f.name: f for f in base.fields} if base else {}
+        counts = [FieldCounts(rule, self.folder, known.get(rule.name)) for rule in self.reader.fields]
         rejected, rows, training = Rejected(), 0, 0
         with self.progress.task("counting values", self.total_bytes, "B") as task:
             for examples in self.reader(rejected):

@@ -119,7 +119,7 @@ class Prepared:
         parts = [_array(folder / f"{part}.npy") for part in ("rows", "multi_indptr", "multi_rows", "multi_weights")]
         label, row_number = _array(folder / "label.npy"), _array(folder / "row_number.npy")
         side = EncodedSide(*parts)
-        n_multi = sum(f.kind == "multi" for f in self.fields)
+        n_multi = sum(f.weighted for f in self.fields)
         shapes = ((expected, len(self.fields) - n_multi), (expected * n_multi + 1,), (expected,), (expected,))
         found = (side.rows.shape, side.multi_indptr.shape, label.shape, row_number.shape)
         if found != shapes:

@@ -162,6 +162,8 @@ def _field(t: SpecTable, time: TimeRule | None) -> FieldRule:
         t.refuse("bins", 'none without binning = "quantile"', repr(t.raw["bins"]))
     if "separator" in t.raw and kind != "multi":
         t.refuse("separator", f"none for a {kind} field", repr(t.raw["separator"]))
+    if "standardise" in t.raw and kind != "dense":
+        t.refuse("standardise", f"none for a {kind} field", repr(t.raw["standardise"]))
     rule = FieldRule(
         name=name,
         side=t.choice("side", SIDES),
@@ -174,6 +176,7 @@ def _field(t: SpecTable, time: TimeRule | None) -> FieldRule:
         derive=derive,
         optional=t.flag("optional", False),
         in_catalogue=t.flag("in_catalogue", True),
+        standardise=t.flag("standardise", kind == "dense"),
     )
     t.finish()
     return rule

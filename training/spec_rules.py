@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FORMATS = ("csv", "parquet", "table", "libfm", "movielens-1m", "movielens-100k", "criteo", "open-bandit", "user-items")
+FORMATS = (
+    "csv", "parquet", "table", "libfm", "keel", "movielens-1m", "movielens-100k", "criteo", "open-bandit", "user-items",
+)  # fmt: skip
 LABEL_KINDS = ("binary", "rating", "implicit")
 TIME_PARTS = ("year", "month", "weekday", "hour")
 SPLIT_KINDS = ("random", "temporal", "by_user", "files")
@@ -17,7 +19,8 @@ class FieldRule:
     """One model field. ``column``: the log's column (default: the name); ``derive``: a part of the log's time instead.
 
     ``optional``: left out, with a note, where the log lacks the column. ``in_catalogue = false``: differs per request
-    (position, price), so the catalogue stores it as missing.
+    (position, price), so the catalogue stores it as missing. ``standardise``: dense numbers are taken relative to the
+    training split's mean, in its standard deviations.
     """
 
     name: str
@@ -31,6 +34,7 @@ class FieldRule:
     derive: str | None = None
     optional: bool = False
     in_catalogue: bool = True
+    standardise: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class SplitWriter:
 
     def __init__(self, folder: Path, encoder: FieldEncoder) -> None:
         folder.mkdir()
-        single = sum(f.kind != "multi" for f in encoder.fields)
+        single = sum(not f.weighted for f in encoder.fields)
         self.has_multi = single < len(encoder.fields)
         self.rows = ArrayFile(folder / "rows.npy", np.int32, (single,))
         self.multi_indptr = ArrayFile(folder / "multi_indptr.npy", np.int64)

@@ -64,22 +64,57 @@ def _table(values: pa.Array, counts: npt.NDArray[np.int64]) -> pa.Table:
     return pa.table({"value": values, "count": pa.array(counts, pa.int64())})
 
 
-class FieldCounts:
-    """What one field needs from the training rows: counts of its values, or its numbers where bins are quantiles."""
+class Moments:
+    """Mean and standard deviation of a stream of numbers (Chan, Golub, LeVeque: sums around the blocks' means)."""
 
-    def __init__(self, rule: FieldRule, folder: Path, edges: tuple[float, ...] = ()) -> None:
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, numbers: npt.NDArray[np.float64]) -> None:
+        """Add a block."""
+        n = len(numbers)
+        if n:
+            mean = float(numbers.mean())
+            gap, total = mean - self.mean, self.count + n
+            self.squares += float(((numbers - mean) ** 2).sum()) + gap * gap * self.count * n / total
+            self.mean += gap * n / total
+            self.count = total
+
+    def fit(self, name: str) -> tuple[float, float]:
+        """The mean and the standard deviation, 1 where all numbers are equal; ``UsageError`` without a number, or where
+        they are too large for float64 squares."""
+        if not self.count:
+            raise UsageError(f"field {name!r}: expected numbers in the training split, found none")
+        deviation = float(np.sqrt(self.squares / self.count))
+        if not np.isfinite(self.mean + deviation):
+            raise UsageError(f"field {name!r}: expected numbers that can be standardised, found some beyond 1e150")
+        return self.mean, deviation or 1.0
+
+
+class FieldCounts:
+    """What one field needs from the training rows: counts of its values, its numbers where bins are quantiles, or their
+    mean and standard deviation where it is dense. ``previous``: the field as an earlier log had it, whose edges or
+    constants stay."""
+
+    def __init__(self, rule: FieldRule, folder: Path, previous: FieldSpec | None = None) -> None:
         self.rule = rule
         self.counter = ValueCounter()
+        edges = previous.edges if previous else ()
+        constants = (previous.centre, previous.scale) if previous else (0.0, 1.0)
         self.spec = FieldSpec(
-            rule.name, rule.side, rule.kind, FIRST_KNOWN, rule.binning, edges or _open(rule), rule.min_count
+            rule.name, rule.side, rule.kind, FIRST_KNOWN, rule.binning, edges or _open(rule), rule.min_count, *constants
         )
         fit_edges = rule.binning == "quantile" and not edges
         self.spill = Spill(folder / f"{rule.name}.spill", np.float64) if fit_edges else None
+        self.moments = Moments() if rule.standardise and previous is None else None
 
     def add(self, column: pa.Array) -> None:
         """Count the values of training rows."""
         if self.spill is not None:
             self.spill.append(column.drop_null().to_numpy(zero_copy_only=False))
+        elif self.rule.kind == "dense":
+            if self.moments is not None:
+                self.moments.add(column.drop_null().to_numpy(zero_copy_only=False))
         elif self.rule.kind == "multi":
             self._count(multi_parts(column)[1])
         else:
@@ -103,6 +138,9 @@ class FieldCounts:
             for block in self.spill.blocks():
                 self._count_bins(block)
             self.spill.close()
+        if self.moments is not None:
+            centre, scale = self.moments.fit(self.rule.name)
+            self.spec = replace(self.spec, centre=centre, scale=scale)
         return self.spec, self.counter.ordered(self.rule.min_count)
 
     def _quantiles(self, spill: Spill) -> tuple[float, ...]:

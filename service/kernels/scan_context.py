@@ -15,7 +15,7 @@ from service.kernels.json_tokens import UNUSUAL, skip_space
 from service.kernels.pending import KIND, OFFSET, PLACE, flush
 from service.kernels.raw_memory import inner_kernel, load_i64
 from service.kernels.scan_fields import OUT_I32_2, OUT_I64_1, RAW, TABLES, scan_fields
-from service.kernels.scan_values import MULTI
+from service.kernels.scan_values import is_weighted
 
 OK = 0
 
@@ -105,7 +105,7 @@ def encode_context(  # type: ignore[no-untyped-def]
         n_unknown += unknown[position]
         place = tables[position + 1, PLACE]
         missing = int32(tables[position + 1, OFFSET])
-        if tables[position + 1, KIND] != MULTI:
+        if not is_weighted(tables[position + 1, KIND]):
             if rows[0, place] < 0:
                 rows[0, place] = missing
             continue

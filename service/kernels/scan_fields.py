@@ -22,7 +22,7 @@ from service.kernels.json_tokens import (
 )
 from service.kernels.pending import KIND, MASK, NAME, NAME_LENGTH, PLACE, RECORDS, ROW_BYTES, SLOTS
 from service.kernels.raw_memory import column, inner_kernel, load_i32, load_i64, load_u8, store_i64
-from service.kernels.scan_values import MULTI, encode_multi, encode_single
+from service.kernels.scan_values import encode_multi, encode_single, is_weighted
 
 RAW = types.Array(types.uint8, 1, "C", readonly=True)
 TABLES = types.Array(types.int64, 2, "C", readonly=True)
@@ -95,7 +95,7 @@ def scan_fields(
             return UNUSUAL, 0
         field = tables + position * ROW_BYTES
         place = column(field, PLACE)
-        if column(field, KIND) == MULTI:
+        if is_weighted(column(field, KIND)):
             if load_i64(starts + 8 * place) >= 0:
                 return UNUSUAL, 0
             at, count = encode_multi(

@@ -33,7 +33,7 @@ from service.kernels.json_tokens import (
 from service.kernels.pending import KIND, PLACE, ROW_BYTES, flush
 from service.kernels.raw_memory import inner_kernel, load_tail
 from service.kernels.scan_fields import OUT_I32_2, OUT_I64_1, OUT_I64_2, RAW, TABLES, scan_fields
-from service.kernels.scan_values import CATEGORICAL, MULTI, TOO_MANY, encode_list, encode_multi, encode_single
+from service.kernels.scan_values import CATEGORICAL, TOO_MANY, encode_list, encode_multi, encode_single, is_weighted
 
 OK = 0
 _ID = np.uint64(int.from_bytes(b"id", "little"))
@@ -101,7 +101,7 @@ def scan_column(
         while more:
             if i == n:
                 return OK, n + 1, filled
-            if kind == MULTI:
+            if is_weighted(kind):
                 at, count = encode_multi(
                     at,
                     end,

@@ -58,7 +58,7 @@ from service.kernels.raw_memory import (
     store_u64,
 )
 
-CATEGORICAL, MULTI, LN2, QUANTILE = 0, 1, 2, 3
+CATEGORICAL, MULTI, LN2, QUANTILE, DENSE = 0, 1, 2, 3, 4
 TOO_MANY = -2
 
 _NEAR = 1e-9  # closer to a bin's border than this, two libraries' logarithms may disagree
@@ -66,6 +66,13 @@ _FLOOR_LIMIT = -1e15
 _MAX_WEIGHT = 1e6
 _LONGEST_WALK = 128
 _NULL = int.from_bytes(b"null", "little")
+_NUMBER_ID = 2  # models_export.fields.FIRST_KNOWN
+
+
+@inner_kernel
+def is_weighted(kind: int) -> bool:
+    """Whether a field of this kind has a list of (feature row, value x)."""
+    return (kind == MULTI) | (kind == DENSE)
 
 
 @inner_kernel
@@ -113,28 +120,52 @@ def _bin_number(x: float, field: int) -> int:
 
 
 @inner_kernel
+def _read_number(at: int, end: int) -> tuple[int, float]:
+    """The number, number in a string, or missing value (NaN: null, an empty string) at ``at``: (address behind it or
+    ``UNUSUAL``, number)."""
+    if is_null(at, end):
+        return at + 4, math.nan
+    if byte_at(at, end) != QUOTE:
+        length, x = parse_number(at, end)
+        return (at + length if length >= 0 else UNUSUAL), x
+    at += 1
+    whole = string_length(at, end)
+    if whole == 0:
+        return at + 1, math.nan
+    if whole < 0:
+        return UNUSUAL, 0.0
+    length, x = parse_number(at, at + whole)
+    return (at + length + 1 if length == whole else UNUSUAL), x
+
+
+@inner_kernel
+def encode_dense(at: int, end: int, field: int, rows: int, weights: int) -> int:
+    """Encode the value at ``at`` of a dense field, (x - centre) / scale: the address behind it, or ``UNUSUAL``."""
+    after, x = _read_number(at, end)
+    if after < 0:
+        return UNUSUAL
+    if math.isnan(x):
+        store_i32(rows, column(field, OFFSET))
+        store_f32(weights, float32(1.0))
+        return after
+    numbers = column(field, EDGES)
+    x = (x - load_f64(numbers)) / load_f64(numbers + 8)
+    if not abs(x) <= _MAX_WEIGHT:
+        return UNUSUAL
+    store_i32(rows, column(field, OFFSET) + _NUMBER_ID)
+    store_f32(weights, float32(x))
+    return after
+
+
+@inner_kernel
 def encode_number(at: int, end: int, field: int, target: int, pending: int, unknown: int) -> int:
     """Encode the value at ``at`` of a numeric field: the address behind it, or ``UNUSUAL``."""
-    if is_null(at, end):
+    after, x = _read_number(at, end)
+    if after < 0:
+        return UNUSUAL
+    if math.isnan(x):
         store_i32(target, column(field, OFFSET))
-        return at + 4
-    if byte_at(at, end) == QUOTE:
-        at += 1
-        whole = string_length(at, end)
-        if whole == 0:
-            store_i32(target, column(field, OFFSET))
-            return at + 1
-        if whole < 0:
-            return UNUSUAL
-        length, x = parse_number(at, at + whole)
-        if length != whole:
-            return UNUSUAL
-        after = at + length + 1
-    else:
-        length, x = parse_number(at, end)
-        after = at + length
-        if length < 0:
-            return UNUSUAL
+        return after
     number = _bin_number(x, field)
     if number == -(2**63):
         return UNUSUAL
@@ -264,8 +295,10 @@ def encode_weighted(
 def encode_multi(
     at: int, end: int, field: int, rows: int, weights: int, limit: int, pending: int, unknown: int
 ) -> tuple[int, int]:
-    """Encode the value at ``at`` of a multi-valued field: feature rows int32 at ``rows``, weights float32 at
+    """Encode the value at ``at`` of a multi-valued or dense field: feature rows int32 at ``rows``, weights float32 at
     ``weights``. Returns (address behind it or ``UNUSUAL`` or ``TOO_MANY``, number of entries)."""
+    if column(field, KIND) == DENSE:
+        return encode_dense(at, end, field, rows, weights), 1
     c = byte_at(at, end)
     if c == OPEN_OBJECT:
         after, count = encode_weighted(at, end, field, rows, weights, limit, pending, unknown)

@@ -9,7 +9,7 @@ from models_export.fields import UNKNOWN, FieldEncoder
 from models_export.manifest import FieldSpec, Side
 from models_export.string_table import StringTable
 from service.kernels import pending as layout
-from service.kernels.scan_values import CATEGORICAL, LN2, MULTI, QUANTILE
+from service.kernels.scan_values import CATEGORICAL, DENSE, LN2, MULTI, QUANTILE
 
 _RECORD_HEADER = 8  # bytes of a string table's record before the string
 
@@ -26,11 +26,11 @@ class FieldTables:
         self.fields = [encoder.fields[i] for i in self.indices]
         self.offsets = [int(encoder.offsets[i]) for i in self.indices]
         self.position = {spec.name: j for j, spec in enumerate(self.fields)}
-        self.n_multi = sum(spec.kind == "multi" for spec in self.fields)
+        self.n_multi = sum(spec.weighted for spec in self.fields)
         self.n_single = len(self.fields) - self.n_multi
         self.places = places(self.fields)
         self._names = StringTable.build([spec.name for spec in self.fields], 0)
-        self._edges = [np.array(spec.edges, dtype=np.float64) for spec in self.fields]
+        self._edges = [_numbers(spec) for spec in self.fields]
         self._tables = [encoder.tables[spec.name] for spec in self.fields]
         self.array = np.zeros((len(self.fields) + 1, layout.TABLE_WIDTH), dtype=np.int64)
         for row, table in enumerate([self._names, *self._tables]):
@@ -50,17 +50,17 @@ class FieldTables:
         self.missing_multi = self._missing(multi=True)
 
     def _missing(self, multi: bool) -> npt.NDArray[np.int32]:
-        """Feature rows of the missing value (id 0) of the single- or of the multi-valued fields, by place."""
-        rows = [o for spec, o in zip(self.fields, self.offsets, strict=True) if (spec.kind == "multi") == multi]
+        """Feature rows of the missing value (id 0) of the single-valued fields or of those with lists, by place."""
+        rows = [o for spec, o in zip(self.fields, self.offsets, strict=True) if spec.weighted == multi]
         return np.array(rows, dtype=np.int32)
 
 
 def places(fields: list[FieldSpec]) -> list[int]:
-    """Place of each field among the single-valued or among the multi-valued fields of its side."""
+    """Place of each field among the single-valued fields of its side or among those with lists of values."""
     seen = {False: 0, True: 0}
     out = []
     for spec in fields:
-        multi = spec.kind == "multi"
+        multi = spec.weighted
         out.append(seen[multi])
         seen[multi] += 1
     return out
@@ -82,7 +82,14 @@ def _fill_table(row: npt.NDArray[np.int64], table: StringTable) -> None:
     row[layout.RECORDS] = table.records.ctypes.data
 
 
+def _numbers(spec: FieldSpec) -> npt.NDArray[np.float64]:
+    """Edges of a numeric field, centre and scale of a dense one."""
+    return np.array((spec.centre, spec.scale) if spec.kind == "dense" else spec.edges, dtype=np.float64)
+
+
 def _kind(spec: FieldSpec) -> int:
+    if spec.kind == "dense":
+        return DENSE
     if spec.kind == "numeric":
         return LN2 if spec.binning == "ln2" else QUANTILE
     return MULTI if spec.kind == "multi" else CATEGORICAL

@@ -62,7 +62,7 @@ class Given:
         spec = self._tables.fields[field]
         place, offset = self._tables.places[field], self._tables.offsets[field]
         try:
-            if spec.kind != "multi":
+            if not spec.weighted:
                 ids = self._encoder.encode_strings(spec, values)
                 self.count_unknown(field, int((ids == UNKNOWN).sum()))
                 self.rows[which, place] = ids + np.int32(offset)

@@ -97,7 +97,7 @@ class InlineItems:
         raw_multi = sum(
             len(memoryview(fields[name]))
             for name, field in zip(fields, positions, strict=True)
-            if self._tables.fields[field].kind == "multi" and is_raw(fields[name])
+            if self._tables.fields[field].weighted and is_raw(fields[name])
         )
         if raw_multi:
             given.pool_rows = np.empty(raw_multi // 2 + 2 * len(fields), dtype=np.int32)
@@ -119,7 +119,7 @@ class InlineItems:
                 raise InvalidField(f"item_columns: expected a list, found {json_type(values)}", name)
             self._check_length(name, len(values), len(given))
             given.give(field, everyone, values)
-        single = {field for field in positions if self._tables.fields[field].kind != "multi"}
+        single = {field for field in positions if not self._tables.fields[field].weighted}
         given.complete = len(single) == self._tables.n_single
         return given
 
@@ -139,7 +139,7 @@ class InlineItems:
             given.pool_weights,
             filled,
             unknown,
-            new_pending(len(data) if self._tables.fields[field].kind == "multi" else 0),
+            new_pending(len(data) if self._tables.fields[field].weighted else 0),
         )
         name = self._tables.fields[field].name
         if status == TOO_MANY:

@@ -34,11 +34,10 @@ from service.ranking.slate import Slate, SlateFiller
 from service.ranking.whole_request import Meters, RankingParts, WholeRequest, clock_agrees
 from service.ranking_errors import InvalidSlate, LimitExceeded, ScoreNotFinite
 from service.scorers.numba_scorer import make_scorer
-from service.scorers.protocol import Scorer
+from service.scorers.protocol import LARGEST, Scorer
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
-_LARGEST = 1e30  # bound of a catalogue score that cannot overflow float32 on the way
 
 
 class RankingModel:
@@ -59,10 +58,10 @@ class RankingModel:
         self._catalogue_ids = CatalogueIds(self._look_up.table)
         self._inline = InlineItems(encoder, tables, self._look_up, limits)
         self._filler = SlateFiller(tables, items, self.manifest.item_id_field)
-        self._largest_state = _largest_state(catalogue)
+        self._largest_state = scorer.largest_state(None if catalogue is None else catalogue.g)
         self._sigmoid = _sigmoid(self.manifest)
         self._best_ids = None
-        if catalogue is not None and (self._sigmoid[0] or self.manifest.loss != "logistic"):
+        if catalogue is not None and scorer.has_query and (self._sigmoid[0] or self.manifest.loss != "logistic"):
             self._best_ids = BestIds(catalogue, self._look_up, self._catalogue_ids, limits, *self._sigmoid)
 
     @classmethod
@@ -183,7 +182,7 @@ class RankingModel:
             scores = np.zeros(0, dtype=np.float32)
         else:
             scores = self.scorer.score_items(state, slate.side)
-            if not is_within(scores, _LARGEST):
+            if not is_within(scores, LARGEST):
                 raise ScoreNotFinite("a score is not finite in float32: a weight is too large for this model")
         best = best_of(scores, self._count(top_k, len(scores)))
         return self._ranked(scores[best], best, slate.ids, len(slate), [], slate.unknown)
@@ -254,11 +253,3 @@ def _sigmoid(manifest: Manifest) -> tuple[float, float]:
     if manifest.loss != "logistic" or calibration.kind == "isotonic":
         return 0.0, 0.0
     return (calibration.a, calibration.b) if calibration.kind == "platt" else (1.0, 0.0)
-
-
-def _largest_state(catalogue: Catalogue | None) -> float:
-    """Bound of |state| below which no catalogue score can overflow: |alpha| + |beta| + D |a| |g| <= ``_LARGEST``."""
-    if catalogue is None or len(catalogue) == 0:
-        return _LARGEST
-    largest = max(float(np.abs(catalogue.g).max(initial=0.0)), 1.0)
-    return float(_LARGEST / (catalogue.g.shape[1] * largest + 2.0))

@@ -66,7 +66,7 @@ class SlateFiller:
         """Items that the catalogue does not know still have an id: encode it, as a value like any other."""
         place = self._tables.places[field]
         spec = self._tables.fields[field]
-        absent = (given.starts if spec.kind == "multi" else given.rows)[:, place] < 0
+        absent = (given.starts if spec.weighted else given.rows)[:, place] < 0
         which = np.flatnonzero(absent & (given.index < 0)).astype(np.int32)
         if len(which):
             given.give(field, which, given.ids.strings(which))

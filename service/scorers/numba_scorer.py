@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 
 from models_export.encoded import EncodedSide
-from models_export.manifest import Side
 from models_export.reader import Artefact
 from service.kernels.catalogue import CatalogueKernel
 from service.kernels.dplr import DplrKernel
@@ -15,7 +14,9 @@ from service.kernels.query import ContextProgram, QueryForm
 from service.kernels.rafm import RafmKernel
 from service.kernels.side import Side as Arrays
 from service.kernels.top_k import top_k
-from service.scorers.protocol import F32, I32, Scorer
+from service.scorers.local_scorer import LocalScorer
+from service.scorers.missing import missing_side
+from service.scorers.protocol import F32, I32, LARGEST, Scorer
 
 __all__ = ["FAMILIES", "NumbaScorer", "make_scorer", "top_k"]
 
@@ -69,14 +70,14 @@ def _rafm(artefact: Artefact) -> Kernel:
     return RafmKernel(ragged.ranks, ragged.rows, ragged.records, ragged.linear, float(artefact.global_bias[0]))
 
 
-FAMILIES: dict[str, Callable[[Artefact], Kernel]] = {
+KERNELS: dict[str, Callable[[Artefact], Kernel]] = {
     "fm": _fm,
     "fwfm": _fwfm,
     "pruned_fwfm": _fwfm,
     "dplr": _dplr,
     "rafm": _rafm,
 }
-"""Manifest family -> its kernel over the artefact's arrays."""
+"""Manifest family with a query form -> its kernel over the artefact's arrays."""
 
 
 def _arrays(side: EncodedSide) -> Arrays:
@@ -86,22 +87,24 @@ def _arrays(side: EncodedSide) -> Arrays:
 class NumbaScorer:
     """A ``Scorer`` on compiled kernels. All compilation happens in the constructor."""
 
+    has_query = True
+
     def __init__(self, artefact: Artefact) -> None:
         manifest = artefact.manifest
-        if manifest.family not in FAMILIES:
+        if manifest.family not in KERNELS:
             raise ValueError(
                 f"artefact {artefact.path}: no compiled kernel for family {manifest.family!r}; "
-                f"there are {', '.join(sorted(FAMILIES))}"
+                f"there are {', '.join(sorted(KERNELS))}"
             )
         self._manifest = manifest
-        self._kernel = FAMILIES[manifest.family](artefact)
+        self._kernel = KERNELS[manifest.family](artefact)
         self.state_size = self._kernel.state_size
         self.vector_size = self._kernel.vector_size
         self._catalogue = CatalogueKernel(self.vector_size)
 
     def warm(self) -> None:
         """Run every path once on the missing values of all fields."""
-        context, items = self._missing("context", 1), self._missing("item", 9)
+        context, items = missing_side(self._manifest, "context", 1), missing_side(self._manifest, "item", 9)
         state = self.context_state(context)
         scores = self.score_items(state, items)
         g, beta = self.item_side(items)
@@ -110,16 +113,6 @@ class NumbaScorer:
         self.top_catalogue(state, g, beta, 2)
         top_k(np.repeat(scores, 16), 1)
         top_k(scores, 9)
-
-    def _missing(self, side: Side, n: int) -> EncodedSide:
-        m = self._manifest
-        first = [m.offsets[f] for f in m.kernel_order(side)]
-        n_multi = m.n_multi(side)
-        n_single = len(first) - n_multi
-        rows = np.tile(np.array(first[:n_single], np.int32), (n, 1))
-        multi = np.tile(np.array(first[n_single:], np.int32), n)
-        indptr = np.arange(n * n_multi + 1, dtype=np.int64)
-        return EncodedSide(rows, indptr, multi, np.ones(len(multi), np.float32))
 
     def context_state(self, context: EncodedSide) -> F32:
         """See ``Scorer``."""
@@ -143,6 +136,13 @@ class NumbaScorer:
         """See ``Scorer``."""
         return self._kernel.context_program(), self._kernel.query
 
+    def largest_state(self, g: F32 | None) -> float:
+        """See ``Scorer``: |alpha| + |beta| + D |a| |g| <= ``LARGEST``."""
+        if g is None or len(g) == 0:
+            return LARGEST
+        largest = max(float(np.abs(g).max(initial=0.0)), 1.0)
+        return float(LARGEST / (g.shape[1] * largest + 2.0))
+
     def score_catalogue(self, state: F32, g: F32, beta: F32, index: I32) -> F32:
         """See ``Scorer``."""
         alpha, a = self._kernel.query(state)
@@ -159,6 +159,10 @@ class NumbaScorer:
         return self._catalogue.top(g, beta, alpha, a, k)
 
 
+FAMILIES: dict[str, Callable[[Artefact], Scorer]] = {**dict.fromkeys(KERNELS, NumbaScorer), "llfm": LocalScorer}
+"""Manifest family -> its scorer."""
+
+
 def make_scorer(artefact: Artefact) -> Scorer:
     """The scorer of an artefact; ``ValueError`` for a family without a compiled kernel."""
-    return NumbaScorer(artefact)
+    return FAMILIES.get(artefact.manifest.family, NumbaScorer)(artefact)

@@ -14,6 +14,10 @@ State: TypeAlias = F32
 """A context state: flat float32, its layout is the family's affair."""
 
 
+LARGEST = 1e30
+"""Bound of a score that cannot overflow float32 on the way."""
+
+
 class Scorer(Protocol):
     """Scores (logits) of one model. Thread-safe: every method may run in several threads at once.
 
@@ -23,7 +27,9 @@ class Scorer(Protocol):
     state_size: int
     """Floats of a context state."""
     vector_size: int
-    """Floats of an item's precomputed vector (D of the catalogue form)."""
+    """Floats of an item's precomputed side (D of the catalogue form)."""
+    has_query: bool
+    """Whether score = alpha + beta + <a, g>: what ``query`` needs. LLFM's item side is what its kernel starts from."""
 
     def warm(self) -> None:
         """Run every path once, so that no request compiles or faults in code."""
@@ -38,7 +44,11 @@ class Scorer(Protocol):
         """Precomputed item side: g float32 [n, vector_size] and beta float32 [n]."""
 
     def query(self, state: F32) -> tuple[float, F32]:
-        """The context side: alpha and a float32 [vector_size], with score = alpha + beta + <a, g>."""
+        """The context side: alpha and a float32 [vector_size], with score = alpha + beta + <a, g>; ``ValueError``
+        without ``has_query``."""
+
+    def largest_state(self, g: F32 | None) -> float:
+        """Bound of |state| below which no score of precomputed items ``g`` can overflow float32 on the way."""
 
     def compiled(self) -> tuple[ContextProgram, QueryForm] | None:
         """``context_state`` and ``query`` for compiled code; ``None`` where there is no such code."""

@@ -11,6 +11,7 @@ import pytest
 from models_export.encoded import EncodedSide
 from models_export.fields import FieldEncoder
 from models_export.items import Items
+from models_export.locality import Locality
 from models_export.manifest import FieldSpec, Manifest
 from models_export.ragged_rows import RaggedShape
 from models_export.string_table import StringTable
@@ -56,7 +57,15 @@ def make_model(family: str = "dplr", dim: int = 6) -> Model:
     )
     if family == "rafm":
         weights = replace(weights, **ragged)
-    manifest = Manifest("movielens", family, "logistic", dim, encoder.fields, rank=rank, item_id_field="movie")
+    locality = None
+    if family == "llfm":
+        locality = Locality("apl", 5, 3, 1.0, 1.0, False)
+        shapes = {"vectors": (n, 5, dim), "linear": (n, 5), "anchor_bias": (5,), "anchors": (5, n)}
+        local = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        weights = replace(weights, **local, locality=locality)
+    manifest = Manifest(
+        "movielens", family, "logistic", dim, encoder.fields, rank=rank, item_id_field="movie", locality=locality
+    )
     side = encoder.encode_side(
         "item", [{"movie": "m1", "genres": ["War"]}, {"movie": "m2"}, {"movie": "m3", "genres": {"War": 2, "x": 1}}]
     )

@@ -24,7 +24,7 @@ from tests.tiny_artefact import random_weights, tiny_encoder, write_tiny
 
 from .conftest import Model, make_model
 
-FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr", "rafm"]
+FAMILIES = ["fm", "fwfm", "pruned_fwfm", "dplr", "rafm", "llfm"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -32,7 +32,7 @@ def test_round_trip(family: str, tmp_path: Path) -> None:
     model = make_model(family)
     model.write(tmp_path / "a")
     artefact = read_artefact(tmp_path / "a")
-    for name in ("vectors", "linear", "field_matrix", "U", "e", "groups"):
+    for name in ("vectors", "linear", "field_matrix", "U", "e", "groups", "anchors", "anchor_bias"):
         one, two = getattr(model.weights, name), getattr(artefact.weights(), name)
         assert (one is None and two is None) or np.array_equal(one, two), name
     assert artefact.weights().bias == model.weights.bias and artefact.weights().ranks == model.weights.ranks
@@ -58,8 +58,8 @@ def test_round_trip_of_a_network(family: str, tmp_path: Path) -> None:
         ("nfm", {"hidden_0.weight": np.zeros((6, 9))}, "tensor 'network.hidden_0.weight': expected float32 (6, 8)"),
         ("nfm", {"hidden_1.weight": np.zeros((5, 7))}, "tensor 'network.hidden_1.weight': expected float32 (5, 6)"),
         ("deepfm", {"hidden_0.bias": np.zeros(5)}, "tensor 'network.hidden_0.bias': expected float32 (6,)"),
-        ("dcn", {"out.weight": np.zeros(5)}, "tensor 'network.out.weight': expected float32 (69,)"),
-        ("dcn", {"cross.bias": np.zeros((3, 64))}, "tensor 'network.cross.bias': expected float32 (2, 64)"),
+        ("dcn", {"out.weight": np.zeros(5)}, "tensor 'network.out.weight': expected float32 (85,)"),
+        ("dcn", {"cross.bias": np.zeros((3, 64))}, "tensor 'network.cross.bias': expected float32 (2, 80)"),
         (
             "afm",
             {"attention.out": np.full(4, np.nan)},

@@ -16,6 +16,8 @@ LAYOUT = Layout.of(FIELDS)
 def small_settings(family: str, dim: int = 5, rank: int = 2, **changes: object) -> FitSettings:
     """Settings of a family; ``rank`` is also the most ranks that rafm and difacto have."""
     ranks = {max(dim >> shift, 1) for shift in range(rank)} if family in ("rafm", "difacto") else ()
+    if family == "llfm":
+        changes = {"locality": "jo", "anchors": 7, "lipschitz": 0.3} | changes
     return FitSettings(model=family, dim=dim, rank=rank, ranks=tuple(sorted(ranks)), **changes)  # type: ignore
 
 
@@ -27,6 +29,10 @@ def small_table(settings: FitSettings, rng: np.random.Generator, std: float = 0.
         groups = rng.integers(1, len(ranks) + 1, n).astype(np.int32)
         total = row_starts(groups, family.level_sizes(ranks))[-1]  # type: ignore[attr-defined]
         arrays = {"factors": rng.normal(0, std, total).astype(np.float32), "groups": groups}
+    elif settings.model == "llfm":
+        shapes = {"vectors": (n, settings.anchors, settings.dim), "linear": (n, settings.anchors)}
+        shapes |= {"anchor_bias": (settings.anchors,), "anchors": (n, settings.anchors)}
+        arrays = {name: rng.normal(0, std, shape).astype(np.float32) for name, shape in shapes.items()}
     else:
         arrays = {"table": rng.normal(0, std, (n, settings.dim + 1)).astype(np.float32)}
     return family.table_of(LAYOUT, arrays, settings)

@@ -13,7 +13,7 @@ from models_export.manifest import Manifest
 from models_export.weights import check_weights
 from tests import oracle
 from tests.training.small_data import FIELDS, encoded
-from tests.training.small_models import LAYOUT, small_model
+from tests.training.small_models import LAYOUT, small_model, small_settings
 from training.batches import LabelledRows
 from training.factorise import low_rank_matrix
 from training.feature_table import FeatureTable
@@ -31,7 +31,8 @@ def make(family, dim, rank, seed):
 
 def manifest_of(family, dim, rank):
     family = FAMILIES[family].exported_as or family
-    return Manifest("m", family, "logistic", dim, FIELDS, rank if family == "dplr" else None)
+    locality = small_settings("llfm").local_scheme if family == "llfm" else None
+    return Manifest("m", family, "logistic", dim, FIELDS, rank if family == "dplr" else None, locality=locality)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -9,6 +9,7 @@ example::
   ctrank-train fit prepared --model pruned_fwfm --rank 2 --gradual --out run-pruned
   ctrank-train fit gowalla --model fm --method sharpcf --no-linear --start-epoch 200 --eval-every 10 --out run-cf
   ctrank-train fit prepared --model rafm --ranks 64,256 --out run-rafm
+  ctrank-train fit banana --model llfm --locality jo --dim 10 --anchors 50 --out run-local
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from training.trainers.settings import FitSettings
 
 NETWORKS = ("nfm", "afm", "dcn", "deepfm")
-MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr", "rafm", *NETWORKS, "difacto")
+MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr", "rafm", *NETWORKS, "difacto", "llfm")
 METHODS = ("plain", "copy", "mixfm", "smfm", "maxup", "bpr", "apr", "sharpcf")
 #: Options of the mixup methods: setting -> the methods that read it.
 MIXING = {
@@ -64,14 +65,16 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
         "--loss", choices=("logistic", "squared", "pairwise"), default=None,
         help="default: logistic for a click label, squared for a rating, pairwise for a pairwise method",
     )  # fmt: skip
-    parser.add_argument("--optimiser", choices=("adagrad", "adam"), default="adagrad", help="default adagrad")
+    parser.add_argument(
+        "--optimiser", choices=("adagrad", "adam", "sgd"), default=None, help="default adagrad; llfm has sgd, alone"
+    )
     parser.add_argument("--batch-size", type=integer(1), default=1024, help="default 1024")
     parser.add_argument("--epochs", type=integer(1), default=20, help="at most this many (default 20)")
     parser.add_argument(
         "--patience", type=integer(1), default=2, help="stop after so many epochs without gain (default 2)"
     )
     parser.add_argument(
-        "--init-std", type=number(0, above=True), default=0.01, help="of the first weights (default 0.01)"
+        "--init-std", type=number(0, above=True), default=None, help="of the first weights (default 0.01; llfm 0.1)"
     )
     parser.add_argument("--seed", type=integer(0), default=1, help="of first weights and order (default 1)")
     parser.add_argument("--threads", type=integer(1, 1024), default=1, help="torch threads (default 1)")
@@ -88,7 +91,57 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dropout", type=number(0), default=None, help="nfm, afm, dcn, deepfm: share of units left out (default 0.2)"
     )
+    local_arguments(parser)
     method_arguments(parser)
+
+
+def local_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of llfm; None where the command line does not name them."""
+    group = parser.add_argument_group("locally linear FM (llfm)")
+    group.add_argument(
+        "--locality", choices=("do", "apl", "jo"), default=None,
+        help="anchors as k-means puts them (do), trained too (apl), and with as many neighbours as a point needs (jo); "
+        "default do",
+    )  # fmt: skip
+    group.add_argument("--anchors", type=integer(1, 1024), default=None, help="default 50")
+    group.add_argument("--neighbours", type=integer(1, 1024), default=None, help="do, apl: of a point (default 5)")
+    group.add_argument("--beta", type=number(0), default=None, help="do, apl: gamma ~ exp(-beta d^2) (default 1)")
+    group.add_argument(
+        "--lipschitz", type=number(0), default=None, metavar="L/C",
+        help="jo: Lipschitz constant over noise; more means fewer neighbours (default 1)",
+    )  # fmt: skip
+    group.add_argument(
+        "--anchor-lr-scale", type=number(0), default=None,
+        help="apl, jo: anchors learn at this multiple of the learning rate (default 0.1)",
+    )  # fmt: skip
+
+
+#: Options of llfm -> the localities that read them.
+LOCAL = {
+    "locality": ("do", "apl", "jo"),
+    "anchors": ("do", "apl", "jo"),
+    "neighbours": ("do", "apl"),
+    "beta": ("do", "apl"),
+    "lipschitz": ("jo",),
+    "anchor_lr_scale": ("apl", "jo"),
+}
+
+
+def check_local(args: argparse.Namespace) -> None:
+    """UsageError for options of llfm with another model or another locality, and for what llfm does not take."""
+    locality = args.locality or "do"
+    for name, readers in LOCAL.items():
+        option = "--" + name.replace("_", "-")
+        if getattr(args, name) is None:
+            continue
+        if args.model != "llfm":
+            raise UsageError(f"{option}: expected with --model llfm, found with {args.model}")
+        if locality not in readers:
+            raise UsageError(f"{option}: expected with --locality {' or '.join(readers)}, found with {locality}")
+    if args.model == "llfm" and args.method != "plain":
+        raise UsageError(f"--method {args.method}: expected plain with --model llfm, which is trained sample by sample")
+    if args.optimiser is not None and (args.model == "llfm") != (args.optimiser == "sgd"):
+        raise UsageError(f"--optimiser {args.optimiser}: expected sgd with --model llfm and with no other model")
 
 
 def method_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +155,11 @@ def method_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mix-alpha", type=number(0, above=True), help="shares ~ Beta(alpha, alpha) (default 0.5)")
     parser.add_argument("--candidates", type=integer(1), help="smfm, maxup: mixtures to choose from (default 10)")
     parser.add_argument("--choose-once", action="store_true", help="maxup: choose when an epoch begins, not each step")
-    parser.add_argument("--paper-compat", action="store_true", help="mix as the MixFM paper's code, not as its text")
+    parser.add_argument(
+        "--paper-compat",
+        action="store_true",
+        help="as the paper's code, where it differs from its text",
+    )
     parser.add_argument(
         "--lr-decay", type=number(0, above=True), default=None,
         help="learning rate after each epoch, times its former value (default 1; 0.99 for smfm and copy)",
@@ -213,8 +270,12 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
             raise UsageError(f"{option}: expected with --method {' or '.join(methods)}, found with {args.method}")
     if args.choose_once and args.method != "maxup":
         raise UsageError(f"--choose-once: expected with --method maxup, found with {args.method}")
-    if args.paper_compat and args.method not in MIXING["mix_alpha"]:
-        raise UsageError(f"--paper-compat: expected with --method mixfm, smfm or maxup, found with {args.method}")
+    check_local(args)
+    if args.paper_compat and args.method not in MIXING["mix_alpha"] and args.locality != "jo":
+        raise UsageError(
+            "--paper-compat: expected with --method mixfm, smfm or maxup, or with --model llfm --locality jo, "
+            f"found with --method {args.method}"
+        )
     pairwise = args.method in PAIRWISE
     loss = args.loss or ("pairwise" if pairwise else "logistic" if prepared.task == "binary" else "squared")
     if (loss == "pairwise") != pairwise:
@@ -234,19 +295,20 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
         )
     if args.stop == "auc" and loss != "logistic":
         raise UsageError(f"--stop auc: expected with logistic loss, found with {loss} loss")
+    optimiser = args.optimiser or ("sgd" if args.model == "llfm" else "adagrad")
     rates = ("lr", "lr_decay", "l2", "l2_linear", "field_init", "field_init_std", "field_lr_scale")
-    named = (*rates, *MIXING, *OF_PAIRWISE, "hidden", "cross_layers", "dropout")
+    named = (*rates, "init_std", *LOCAL, *MIXING, *OF_PAIRWISE, "hidden", "cross_layers", "dropout")
     chosen: dict[str, Any] = {key: value for key in named if (value := getattr(args, key, None)) is not None}
     if "lr" in chosen:
         chosen["learning_rate"] = chosen.pop("lr")
     return _checked(
-        model=args.model, dim=dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=args.optimiser,
-        batch_size=args.batch_size, epochs=args.epochs, patience=args.patience, init_std=args.init_std, seed=args.seed,
+        model=args.model, dim=dim, rank=(args.rank or 2) if ranked else None, loss=loss, optimiser=optimiser,
+        batch_size=args.batch_size, epochs=args.epochs, patience=args.patience, seed=args.seed,
         threads=args.threads, gradual=args.gradual, method=args.method, paper_compat=args.paper_compat,
         choose_once=args.choose_once, stop=args.stop,
         stop_after=args.stop_after, ranks=args.ranks, thresholds=args.thresholds, l2_scope=args.l2_scope,
         calibration=getattr(args, "calibration", "platt") if loss == "logistic" else "none",
-        **defaults(args.model, loss, args.optimiser) | method_defaults(args.method, args.model) | chosen,
+        **defaults(args.model, loss, optimiser) | method_defaults(args.method, args.model) | chosen,
     )  # fmt: skip
 
 
@@ -275,6 +337,8 @@ def run(args: argparse.Namespace) -> None:
     progress = Progress()
     rank = f" rank {settings.rank}" if settings.rank else ""
     rank = f" ranks {', '.join(map(str, settings.rank_list))}" if settings.model in RAGGED else rank
+    if settings.model == "llfm":
+        rank = f" ({settings.locality}, {settings.anchors} anchors)"
     method = "" if settings.method == "plain" else f" by {settings.method}"
     progress.line(
         f"{settings.model}{rank}{method}, {settings.loss} loss, lr {settings.learning_rate:g}, L2 {settings.l2:g}"

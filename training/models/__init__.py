@@ -10,6 +10,7 @@ from training.models.difacto import DiFacto
 from training.models.dplr import DiagonalPlusLowRankFM
 from training.models.fm import FactorizationMachine
 from training.models.fwfm import FieldWeightedFM
+from training.models.llfm import LocallyLinearFM
 from training.models.nfm import NeuralFM
 from training.models.pruned import PrunedFieldWeightedFM
 from training.models.rafm import RankAwareFM
@@ -27,6 +28,7 @@ FAMILIES: dict[str, type[Model]] = {
         DeepFM,
         RankAwareFM,
         DiFacto,
+        LocallyLinearFM,
     )
 }
 

@@ -99,7 +99,8 @@ class Model(abc.ABC):
     """One family. ``tensors`` maps names to float32 leaf tensors with gradients, ``parameters`` to views of the same
     memory. ``componentwise``: the third input is the squares by component [n, k] instead of the norms [n].
     ``quadratic``: the pairwise term is of degree 2 in the features' values x. ``served``: there is a compiled kernel.
-    ``exported_as``: the artefact's family where that is another one.
+    ``exported_as``: the artefact's family where that is another one. ``per_sample``: trained sample by sample, by the
+    plain method alone.
     """
 
     family: ClassVar[str]
@@ -112,6 +113,7 @@ class Model(abc.ABC):
     quadratic: ClassVar[bool] = False
     served: ClassVar[bool] = True
     exported_as: ClassVar[str | None] = None
+    per_sample: ClassVar[bool] = False
 
     def __init__(self, shape: ModelShape, rng: np.random.Generator, bias: float, std: float) -> None:
         self.shape = shape

@@ -8,6 +8,7 @@ from training.errors import UsageError
 from training.raw_log.chunk import Chunk, RawLog, Rejected
 from training.raw_log.csv_log import CsvLog, criteo_rule
 from training.raw_log.files import find_files
+from training.raw_log.keel import Keel
 from training.raw_log.libfm import LibFM
 from training.raw_log.movielens import MovieLens
 from training.raw_log.open_bandit import OpenBandit
@@ -35,6 +36,8 @@ def open_log(spec: Spec, root: Path) -> RawLog:
         return CsvLog(criteo_rule(rule) if form == "criteo" else rule, root, spec.items)
     if form == "libfm":
         return LibFM(rule, root, spec.fields)
+    if form == "keel":
+        return Keel(rule, root)
     if form == "user-items":
         return UserItems(rule, root)
     return OpenBandit(rule, root) if form == "open-bandit" else MovieLens(rule, root)

@@ -2,8 +2,9 @@
 
 ``[source.ranges]`` names the columns by index range (``user = [0, 956]``), ``columns`` by position in the line. A
 column that a categorical field reads gives the index, and its value must be 1; one that a multi-valued field reads
-gives all its indices with their values as weights; one that a numeric field reads (a range of one index) gives the
-value.
+gives all its indices with their values as weights; one that a numeric or dense field reads (a range of one index)
+gives the value. An index that a line leaves out is missing to a numeric field and 0 to a dense one, as in a sparse
+vector.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class LibFM:
         self.columns = (LABEL, *self.names)
         self.kinds = {f.column: f.kind for f in fields}
         for name, (first, last) in zip(self.names, self.ranges, strict=False):
-            if self.kinds.get(name) == "numeric" and first != last:
+            if self.kinds.get(name) in ("numeric", "dense") and first != last:
                 raise UsageError(
-                    f"[source.ranges] {name}: expected one index for a numeric field, found {first} to {last}"
+                    f"[source.ranges] {name}: expected one index for a {self.kinds[name]} field, "
+                    f"found {first} to {last}"
                 )
         if rule.columns and "multi" in self.kinds.values():
             raise UsageError("[source] columns: expected ranges where a libfm field is multi-valued, found positions")
@@ -105,8 +107,8 @@ class LibFM:
                 continue
             twice = np.flatnonzero(np.bincount(row[of], minlength=len(lengths)) > 1)
             refuse(f"two values of {name!r}", twice)
-            if kind == "numeric":
-                numbers, given = np.zeros(len(lengths)), np.zeros(len(lengths), dtype=bool)
+            if kind in ("numeric", "dense"):
+                numbers, given = np.zeros(len(lengths)), np.full(len(lengths), kind == "dense")
                 numbers[row[of]], given[row[of]] = value[of], True
                 out[name] = pa.array(numbers, mask=~given)
             else:

@@ -149,8 +149,10 @@ class Trainer:
                 total += self._step(batch, rate) * len(batch)
                 rows += len(batch)
                 tick(len(batch))
-        seconds = time.perf_counter() - start
-        train_loss = total / rows
+        return self._report(number, total / rows, rows, time.perf_counter() - start)
+
+    def _report(self, number: int, train_loss: float, rows: int, seconds: float) -> EpochReport:
+        """What an epoch over ``rows`` rows came to; FloatingPointError where a loss is not finite."""
         score = predict(self.model, self.table, self.valid)
         label = torch.from_numpy(np.array(self.valid.label, dtype=np.float32))
         loss = float(mean_loss(self.settings.loss, torch.from_numpy(score).double(), label.double()))

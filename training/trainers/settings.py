@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from models_export.calibration import KINDS
+from models_export.locality import MOST_ANCHORS, SCHEMES, Locality
 from models_export.manifest import FAMILIES, LOSSES, NETWORK_FAMILIES
 from training.rank_choice import check_ranks, default_ranks
 
@@ -32,16 +33,19 @@ OF_PAIRWISE = {
 MODELS = (*FAMILIES, "difacto")
 #: Families whose features have several ranks.
 RAGGED = ("rafm", "difacto")
+#: Settings of llfm alone.
+OF_LOCAL = ("locality", "anchors", "neighbours", "beta", "lipschitz", "anchor_lr_scale")
 CHOICES = {
     "model": MODELS,
     "loss": LOSSES,
-    "optimiser": ("adagrad", "adam"),
+    "optimiser": ("adagrad", "adam", "sgd"),
     "field_init": ("normal", "cross"),
     "calibration": KINDS,
     "method": METHODS,
     "stop": ("loss", "auc"),
     "valid_metric": ("recall@10", "ndcg@10", "recall@20", "ndcg@20"),
     "l2_scope": ("touched", "all"),
+    "locality": SCHEMES,
 }
 LEAST = {
     "dim": 1, "rank": 1, "batch_size": 1, "epochs": 1, "patience": 1, "threads": 1, "seed": 0,
@@ -49,7 +53,8 @@ LEAST = {
     "mix_ratio": 0.0, "mix_alpha": 0.0, "candidates": 1, "lr_decay": 0.0, "stop_after": 0,
     "start_epoch": 0, "perturbation": 0.0, "adversarial_weight": 0.0, "trajectory_weight": 0.0, "trajectory_epochs": 1,
     "eval_every": 1, "shared_negatives": 0,
-    "cross_layers": 0, "dropout": 0.0,
+    "cross_layers": 0, "dropout": 0.0, "anchors": 1, "neighbours": 1,
+    "beta": 0.0, "lipschitz": 0.0, "anchor_lr_scale": 0.0,
 }  # fmt: skip
 
 
@@ -86,6 +91,12 @@ class FitSettings:
     table ("all": the dense optimiser; rare features are then shrunk far more). Pairwise methods: the L2 of each
     occurrence, or that of the whole table, which a row is charged with for all the steps it waited when a step next
     visits it.
+
+    llfm is trained by "sgd", sample by sample, step t at the rate eta = learning_rate / (1 + l2 learning_rate t),
+    anchors at ``anchor_lr_scale`` times it: the paper's rho / (t + t0) with learning_rate = rho / t0 and l2 = 1 / rho.
+    ``locality`` is its local coding: "do", "apl" or "jo"; ``anchors``, and how many ``neighbours`` a point has among
+    them (do, apl); ``beta`` of do and apl; ``lipschitz`` is L/C of jo, and ``paper_compat`` takes it times squared
+    distances, as the authors' code does.
     """
 
     model: str = "dplr"
@@ -131,10 +142,18 @@ class FitSettings:
     ranks: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
     l2_scope: str = "touched"
+    locality: str = "do"
+    anchors: int = 50
+    neighbours: int = 5
+    beta: float = 1.0
+    lipschitz: float = 1.0
+    anchor_lr_scale: float = 0.1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranks", tuple(self.ranks))
         object.__setattr__(self, "thresholds", tuple(self.thresholds))
+        if self.model == "llfm":
+            object.__setattr__(self, "optimiser", "sgd")  # it has its own, whatever is named
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {getattr(self, name)!r}")
@@ -162,10 +181,27 @@ class FitSettings:
             raise ValueError(f"hidden: expected whole numbers above 0, found {self.hidden!r}")
         if self.model == "afm" and len(self.hidden) > 1:
             raise ValueError(f"hidden: expected one width, that of the attention, with afm, found {self.hidden!r}")
+        self._check_local()
         if self.dropout >= 1.0:
             raise ValueError(f"dropout: expected below 1, found {self.dropout!r}")
         if self.stop == "auc" and self.loss != "logistic":
             raise ValueError(f"stop: expected 'loss' with {self.loss} loss, found 'auc'")
+
+    def _check_local(self) -> None:
+        if self.model != "llfm" and self.optimiser == "sgd":
+            raise ValueError(f"optimiser: expected adagrad or adam with {self.model}, found 'sgd'")
+        if self.model == "llfm" and self.method != "plain":
+            raise ValueError(f"method: expected 'plain' with llfm, found {self.method!r}")
+        if self.anchors > MOST_ANCHORS or self.neighbours > MOST_ANCHORS:
+            raise ValueError(f"anchors: expected at most {MOST_ANCHORS}, found {max(self.anchors, self.neighbours)}")
+
+    @property
+    def local_scheme(self) -> Locality | None:
+        """Local coding of llfm; None for other models."""
+        if self.model != "llfm":
+            return None
+        near = min(self.neighbours, self.anchors)
+        return Locality(self.locality, self.anchors, near, self.beta, self.lipschitz, self.paper_compat)
 
     @property
     def rank_list(self) -> tuple[int, ...]:
@@ -212,6 +248,8 @@ def defaults(model: str, loss: str, optimiser: str) -> dict[str, Any]:
     if model in NETWORK_FAMILIES:
         rate = 0.001 if optimiser == "adam" else 0.02
         return {"learning_rate": rate, "field_init": "normal", "hidden": (64,), "dropout": 0.2}
+    if model == "llfm":
+        return {"learning_rate": 0.1, "l2": 1e-4, "l2_linear": 1e-4, "init_std": 0.1}
     field = {"field_init": "cross", "field_init_std": 0.01, "field_lr_scale": 0.1}
     if optimiser == "adam":
         return {"learning_rate": 0.002, "l2": 1e-6, "l2_linear": 1e-6} | field

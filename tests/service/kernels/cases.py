@@ -9,12 +9,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from models_export.encoded import EncodedSide
+from models_export.locality import Locality, pack_local
 from models_export.manifest import FieldSpec, Manifest
 from models_export.ragged_rows import RaggedShape, pack_ragged
 from models_export.weights import Weights, pack_rows
 from service.kernels.dplr import DplrKernel
 from service.kernels.fm import FmKernel
 from service.kernels.fwfm import FwfmKernel
+from service.kernels.llfm import LlfmKernel
 from service.kernels.rafm import RafmKernel
 from service.kernels.side import Side
 
@@ -65,11 +67,35 @@ def make_case(
         fields=tuple(fields),
         training={},
         metrics={},
+        locality=random_locality(rng) if family == "llfm" else None,
     )
     weights = random_weights(rng, family, manifest.n_features, len(fields), dim, rank, scale)
+    if manifest.locality is not None:
+        weights = random_local(rng, manifest, scale)
     context = random_side(rng, manifest, "context", 1, most_values)
     items = random_side(rng, manifest, "item", n_items, most_values)
     return Case(manifest, weights, make_kernel(manifest, weights), context, items)
+
+
+def random_locality(rng: np.random.Generator) -> Locality:
+    """Any scheme; few sizes, so that few kernels are compiled."""
+    anchors = int(rng.choice([1, 5, 16, 21]))
+    neighbours = int(rng.integers(1, anchors + 1))
+    scheme = ("do", "apl", "jo")[rng.integers(3)]
+    beta, ratio = float(rng.choice([0.0, 0.3, 1.0])), float(rng.choice([0.1, 1.0]))
+    return Locality(scheme, anchors, neighbours, beta, ratio, bool(rng.integers(2)))
+
+
+def random_local(rng: np.random.Generator, manifest: Manifest, scale: float) -> Weights:
+    """Random anchors, each with its machine."""
+    assert manifest.locality is not None
+    n, m = manifest.n_features, manifest.locality.anchors
+
+    def draw(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+    machines = draw(n, m, manifest.dim), draw(n, m), float(draw(1)[0])
+    return Weights("llfm", *machines, anchor_bias=draw(m), anchors=draw(m, n), locality=manifest.locality)
 
 
 def random_weights(rng: np.random.Generator, family: str, n: int, m: int, dim: int, rank: int, scale: float) -> Weights:
@@ -119,6 +145,12 @@ def make_kernel(manifest: Manifest, weights: Weights, family: str | None = None)
         for array in (packed.rows, packed.records, packed.linear):
             array.flags.writeable = False
         return RafmKernel(packed.ranks, packed.rows, packed.records, packed.linear, weights.bias)
+    if weights.locality is not None:
+        assert weights.anchors is not None and weights.anchor_bias is not None
+        table = pack_local(weights, manifest)
+        table.flags.writeable = False
+        places = table, weights.anchors, weights.anchor_bias, manifest.dim, weights.bias
+        return LlfmKernel(weights.locality, *places, manifest.n_multi("context"), manifest.n_multi("item"))
     table = pack_rows(weights, manifest)
     table.flags.writeable = False
     kp, bias = manifest.kp, weights.bias

@@ -21,6 +21,8 @@ families = pytest.mark.parametrize("family", sorted(COMPILED_FAMILIES))
 def magnitude(case: Case) -> np.ndarray:
     """Sum of the absolute values of all that a score adds up, per item: float32 rounding is relative to it."""
     w = case.weights
+    if w.locality is not None:
+        return local_magnitude(case)
     strength = 1.0
     if w.field_matrix is not None:
         strength = float(np.abs(w.field_matrix).max())
@@ -37,6 +39,23 @@ def magnitude(case: Case) -> np.ndarray:
             vector = sum((x * np.abs(v.astype(np.float64)) for x, v in vectors), np.zeros(1))
             pairs += strength * float(np.sum(vector**2))
         result.append(1e-3 + abs(w.bias) + linear + pairs)
+    return np.array(result)
+
+
+def local_magnitude(case: Case) -> np.ndarray:
+    """Of an LLFM: the largest machine's, times what an error in a distance does to gamma."""
+    w, result = case.weights, []
+    assert w.locality is not None and w.anchors is not None and w.anchor_bias is not None
+    for i in range(len(case.items)):
+        fields = oracle.values_by_field(case.manifest, case.context, case.items, i)
+        features = [value for values in fields for value in values]
+        zeros = np.zeros(w.linear.shape[1])
+        linear = sum((x * np.abs(w.linear[row]) for row, x in features), zeros)
+        vector = sum((x * np.abs(w.vectors[row].astype(np.float64)) for row, x in features), zeros[:, None])
+        far = (w.anchors.astype(np.float64) ** 2).sum(1) + sum((x * x + 2 * x for _, x in features), 0.0)
+        steep = w.locality.beta + w.locality.ratio
+        machines = np.abs(w.anchor_bias) + linear + (vector**2).sum(1)
+        result.append(1e-3 + abs(w.bias) + machines.max() * (1 + steep * far.max()))
     return np.array(result)
 
 
@@ -71,6 +90,12 @@ def test_scores_are_the_oracles(family: str, data: st.DataObject) -> None:
 def test_precomputed_item_side_adds_up_to_the_score(family: str, data: st.DataObject) -> None:
     case = data.draw(cases(family))
     state = case.kernel.context_state(arrays(case.context))
+    if family == "llfm":
+        g = case.kernel.item_side(arrays(case.items))
+        assert g.shape == (len(case.items), case.kernel.vector_size) and g.dtype == np.float32
+        found = case.kernel.score_sums(state, g, np.arange(len(g), dtype=np.int32))
+        check(case, found, oracle.scores(case.manifest, case.weights, case.context, case.items))
+        return
     g, beta = case.kernel.item_side(arrays(case.items))
     assert g.shape == (len(case.items), case.kernel.vector_size) and g.dtype == np.float32
     alpha, a = case.kernel.query(state)
@@ -119,6 +144,8 @@ def test_more_accumulators_than_registers(family: str, dim: int, rank: int) -> N
     state = case.kernel.context_state(arrays(case.context))
     expected = oracle.scores(case.manifest, case.weights, case.context, case.items)
     check(case, case.kernel.score_items(state, arrays(case.items)), expected)
+    if family == "llfm":
+        return
     g, beta = case.kernel.item_side(arrays(case.items))
     alpha, a = case.kernel.query(state)
     check(case, np.float32(alpha) + beta + g @ a, expected)
@@ -154,6 +181,13 @@ def test_a_composite_of_one_value_of_weight_one_is_the_row_itself(family: str) -
     state = case.kernel.context_state(arrays(case.context))
     expected = oracle.scores(case.manifest, case.weights, case.context, one)
     check(case, case.kernel.score_items(state, arrays(one)), expected)
+    if family == "llfm":  # halves are another point: anchors lie elsewhere to it
+        check(
+            case,
+            case.kernel.score_items(state, arrays(half)),
+            oracle.scores(case.manifest, case.weights, case.context, half),
+        )
+        return
     twice = case.kernel.score_items(state, arrays(half))
     if family in ("fm", "rafm"):
         # Over features, two halves of a value also interact with one another: 1/4 |v|^2.
