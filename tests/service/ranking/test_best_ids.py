@@ -10,12 +10,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.ranking import Limits, RankingModel
+from service.ranking import Limits, Meters, RankingModel
 from service.ranking_errors import LimitExceeded
 from tests.tiny_artefact import CONTEXT
 
 known = st.sampled_from([f"i{i}" for i in range(60)])
 ids = st.lists(known | st.sampled_from(["new", 7, 'quo"te', "\u00e9"]), max_size=3) | st.lists(known, max_size=120)
+
+
+@pytest.fixture
+def model(queried: RankingModel) -> RankingModel:
+    return queried
+
+
+def test_a_family_without_a_query_takes_the_separate_steps(llfm: RankingModel) -> None:
+    state = llfm.context_state(llfm.encode_context(CONTEXT))
+    slate = [f"i{i}" for i in range(60)]
+    short = llfm.rank_ids(state, msgspec.json.encode(slate), 3)
+    assert short.text is None
+    everything = llfm.rank_catalogue(state, 60)
+    assert short.ids == everything.ids[:3] and short.scores.tobytes() == everything.scores[:3].tobytes()
+    assert llfm.whole_request("tiny", b"", Meters.discarded()) is None
 
 
 @given(ids, st.integers(1, 9))
@@ -37,10 +52,7 @@ def test_short_way_is_the_long_way(model: RankingModel, slate: list[Any], k: int
 def test_the_short_way_is_taken(model: RankingModel) -> None:
     state = model.context_state(model.encode_context(CONTEXT))
     slate = [f"i{i}" for i in range(60)]
-    short = model.rank_ids(state, msgspec.json.encode(slate), 3)
-    assert (short.text is not None) == model.scorer.has_query  # llfm has no query: always the separate steps
-    if short.text is None:
-        return
+    assert model.rank_ids(state, msgspec.json.encode(slate), 3).text is not None
     assert model.rank_ids(state, msgspec.json.encode(slate), 4).text is None  # too large a share of the slate
     assert model.rank_ids(state, msgspec.json.encode([*slate, "new"]), 3).text is None
 

@@ -27,6 +27,11 @@ SLATE = [f"i{i}" for i in range(60)]
 SLOTS = {name: i * HISTOGRAM_SLOTS for i, name in enumerate(SLOT_NAMES)}
 
 
+@pytest.fixture
+def model(queried: RankingModel) -> RankingModel:
+    return queried
+
+
 def whole_of(model: RankingModel, values: np.ndarray | None = None) -> WholeRequest:
     meters = Meters.discarded()
     if values is not None:
@@ -64,8 +69,9 @@ ages = st.sampled_from([31, 2, 0.5, "31", 1e9, None, -1])
 recent = st.lists(st.sampled_from(["i1", "i2", "i59", "none"]), max_size=4) | st.dictionaries(
     st.sampled_from(["i1", "i2", "x"]), st.sampled_from([0.5, 1, 2.25]), max_size=3
 )
+tenures = st.sampled_from([3.5, -1e3, 0.1, 7, "2", "", None, 1e9])  # the last one is beyond a dense field
 contexts = st.fixed_dictionaries(
-    {}, optional={"user_id": users, "hour": st.integers(0, 30), "age": ages, "recent": recent}
+    {}, optional={"user_id": users, "hour": st.integers(0, 30), "age": ages, "recent": recent, "tenure": tenures}
 )
 separators = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")])
 
