@@ -195,7 +195,19 @@ def test_synth_prepare_fit(tmp_path, capsys):
         ),
         (
             ["fit", "{work}/prepared", "--out", "{tmp}/r", "--method", "copy", "--paper-compat"],
-            "--paper-compat: expected with --method mixfm, smfm or maxup, found with copy",
+            "smfm or maxup, or with --model llfm --locality jo, found with copy",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--anchors", "3"],
+            "--anchors: expected with --model llfm, found with dplr",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "llfm", "--lipschitz", "3"],
+            "--lipschitz: expected with --locality jo, found with do",
+        ),
+        (
+            ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "llfm", "--method", "mixfm"],
+            "--method mixfm: expected plain with --model llfm",
         ),
         (["fit", "{work}/prepared", "--out", "{tmp}/r", "--stop", "auc", "--loss", "squared"], "found with squared"),
         (

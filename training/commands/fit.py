@@ -274,7 +274,7 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
     if args.paper_compat and args.method not in MIXING["mix_alpha"] and args.locality != "jo":
         raise UsageError(
             "--paper-compat: expected with --method mixfm, smfm or maxup, or with --model llfm --locality jo, "
-            f"found with --method {args.method}"
+            f"found with {args.method}"
         )
     pairwise = args.method in PAIRWISE
     loss = args.loss or ("pairwise" if pairwise else "logistic" if prepared.task == "binary" else "squared")
