@@ -216,6 +216,14 @@ def test_check(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "none" in capsys.readouterr().err
 
 
+def test_check_tells_the_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tiny" / publish_tiny(tmp_path, "rafm", dim=8)
+    assert main(["check", str(folder)]) == 0
+    assert "(rafm, dim 8, ranks 2, 4, 8, logistic loss)" in capsys.readouterr().out
+    assert main(["check", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ranks"] == [2, 4, 8]
+
+
 def test_check_tells_that_a_network_is_sound_but_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     version = publish_tiny(tmp_path, "dcn")
     folder = tmp_path / "tiny" / version
