@@ -14,7 +14,8 @@ def default_ranks(dim: int) -> tuple[int, ...]:
 
 def check_ranks(ranks: Sequence[int], thresholds: Sequence[float]) -> None:
     """ValueError unless there are 1 to 16 strictly increasing ranks, and no threshold or one fewer, likewise."""
-    if not 1 <= len(ranks) <= MAX_RANKS or ranks[0] < 1 or list(ranks) != sorted(set(ranks)):
+    whole = all(type(rank) is int for rank in ranks)
+    if not whole or not 1 <= len(ranks) <= MAX_RANKS or ranks[0] < 1 or list(ranks) != sorted(set(ranks)):
         raise ValueError(f"ranks: expected 1 to {MAX_RANKS} strictly increasing numbers from 1, found {list(ranks)}")
     if thresholds and (len(thresholds) != len(ranks) - 1 or list(thresholds) != sorted(set(thresholds))):
         raise ValueError(

@@ -142,6 +142,17 @@ def test_one_rank_is_an_fm():
         assert model.side_loss("logistic", *table.gather(batch, needs_grad=True)) is None
 
 
+@pytest.mark.parametrize("family", ["rafm", "difacto"])
+def test_same_seed_same_bytes(family):
+    def trained(seed):
+        trainer = Trainer(LAYOUT, split(300, 0), split(50, 1), small_settings(family, 8, 2, seed=seed, epochs=2))
+        trainer.run(lambda *_: None)
+        return {name: array.tobytes() for name, array in trainer.arrays().items()}
+
+    first, again, other = trained(1), trained(1), trained(2)
+    assert first == again and first["factors"] != other["factors"] and first["groups"] == other["groups"]
+
+
 def test_equation_17_takes_the_closest_rank_in_logarithms():
     ranks = (4, 32, 128)
     counts = np.array([0, 1, 4, 11, 12, 32, 63, 64, 65, 10**6])
@@ -190,6 +201,7 @@ def test_the_whole_table_is_stepped_where_asked():
     ("change", "message"),
     [
         ({"ranks": (4, 4)}, r"ranks: expected 1 to 16 strictly increasing numbers from 1, found \[4, 4\]"),
+        ({"ranks": (4.0, 8.0)}, "ranks: expected 1 to 16 strictly increasing numbers"),
         ({"ranks": (0, 8)}, "ranks: expected 1 to 16 strictly increasing"),
         ({"ranks": (2, 4)}, "ranks: expected the last one to be dim = 8"),
         ({"ranks": (2, 8), "thresholds": (1, 2)}, "thresholds: expected 1 strictly increasing numbers"),

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(document, indent=2))
         return
     rank = f" rank {run.settings.rank}" if run.settings.rank else ""
+    rank = f" ranks {', '.join(map(str, run.settings.ranks))}" if run.settings.ranks else rank
     counts = ", ".join(f"{int(metrics.pop(name)):,} {name}" for name in COUNTS if name in metrics)
     print(f"{run.settings.model}{rank}, {args.split} split, {counts}")
     for name, value in metrics.items():
