@@ -19,8 +19,8 @@ import pytest
 
 from tests import oracle
 from tests.data_folder import ROOT
-from training.commands.fit import METHODS as OFFERED_METHODS
-from training.commands.fit import MODELS as OFFERED_MODELS
+from training.commands.fit_options import METHODS as OFFERED_METHODS
+from training.commands.fit_options import MODELS as OFFERED_MODELS
 from training.experiment import Experiment
 
 RESULTS = ROOT / "training" / "experiments" / "results"

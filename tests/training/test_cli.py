@@ -195,7 +195,7 @@ def test_synth_prepare_fit(tmp_path, capsys):
         ),
         (
             ["fit", "{work}/prepared", "--out", "{tmp}/r", "--method", "copy", "--paper-compat"],
-            "smfm or maxup, or with --model llfm --locality jo, found with copy",
+            "--paper-compat: expected with --method mixfm or smfm or maxup, or with --locality jo, found with copy",
         ),
         (
             ["fit", "{work}/prepared", "--out", "{tmp}/r", "--anchors", "3"],
@@ -216,7 +216,7 @@ def test_synth_prepare_fit(tmp_path, capsys):
         ),
         (
             ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "fm", "--hidden", "8"],
-            "--hidden: expected with --model nfm, afm, dcn, deepfm, found with fm",
+            "--hidden: expected with --model nfm or afm or dcn or deepfm, found with fm",
         ),
         (
             ["fit", "{work}/prepared", "--out", "{tmp}/r", "--model", "nfm", "--cross-layers", "2"],

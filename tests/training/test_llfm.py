@@ -12,7 +12,7 @@ from tests import oracle
 from tests.training.small_data import FIELDS, OFFSETS, encoded, split
 from tests.training.small_models import LAYOUT, small_model, small_settings
 from training.batches import LabelledRows
-from training.commands.fit import MODELS
+from training.commands.fit_options import MODELS
 from training.k_means import k_means
 from training.local_coding import CODES, code
 from training.models import FAMILIES

@@ -20,14 +20,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.commands.fit import model_arguments, settings_of
+from training.commands.fit_options import model_arguments
+from training.commands.fit_settings import settings_of
 from training.commands.types import integer
 from training.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``tune``."""
-    model_arguments(parser)
+    parser.usage = "%(prog)s PREPARED --out STUDY [--model FAMILY] [--method METHOD] [--objective METRIC] [options]"
+    model_arguments(parser, searched=True)
     parser.add_argument(
         "--objective", default=None, metavar="METRIC",
         help="what is best on validation: auc, logloss, mse, recall, ndcg (at 10; or recall@N, ndcg@N) or another "
