@@ -11,7 +11,7 @@ from pathlib import Path
 from service.bench.errors import BenchmarkError
 
 SOURCES = Path(__file__).parent / "c_loops"
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-lm")
 
 
 class CompilerError(BenchmarkError):
@@ -25,7 +25,7 @@ class CLoops:
         self.compiler = compiler
         library.vector_kind.restype = ctypes.c_char_p
         self.kind: str = library.vector_kind().decode()
-        for name in ("dplr", "fm", "fwfm", "pruned_fwfm", "rafm", "touch"):
+        for name in ("dplr", "fm", "fwfm", "pruned_fwfm", "rafm", "llfm", "touch"):
             getattr(library, name).restype = None
         self.library = library
 

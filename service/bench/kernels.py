@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from models_export.ragged_rows import RaggedRows
 from service.bench.authors import against_authors
-from service.bench.c_compiler import compile_loops, find_compiler
+from service.bench.c_compiler import CLoops, compile_loops, find_compiler
+from service.bench.local import against_fm_and_c
+from service.bench.local import render as render_local
 from service.bench.machine import describe, summary
 from service.bench.packed_table import packed_table
 from service.bench.ragged_table import LONG_SHARE, RANKS, ragged_table
@@ -62,7 +64,7 @@ def render(result: dict[str, Any]) -> str:
             f"{row['numpy_us']:>8.0f} {row['speed_up']:>7.1f}x {row['speed_up_float64']:>7.1f}x "
             f"{row['speed_up_tuned']:>6.1f}x"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *render_local(result["local"])])
 
 
 def _pointer(array: npt.NDArray[Any]) -> ctypes.c_void_p:
@@ -78,14 +80,13 @@ def _pruned(rng: np.random.Generator, m: int) -> tuple[Floats, Floats]:
     return upper + upper.T, kept + kept.T
 
 
-def _against_c(quick: bool) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _against_c(loops: CLoops, quick: bool) -> list[dict[str, Any]]:
     from service.kernels.dplr import DplrKernel
     from service.kernels.fm import FmKernel
     from service.kernels.fwfm import FwfmKernel, sparse_rows
     from service.kernels.rafm import RafmKernel
     from service.kernels.side import Side, single
 
-    loops = compile_loops()
     c = loops.library
     rng = np.random.default_rng(SEED)
     m_c, m_i = N_CONTEXT_FIELDS, N_ITEM_FIELDS
@@ -160,7 +161,7 @@ def _against_c(quick: bool) -> tuple[list[dict[str, Any]], dict[str, str]]:
                     "gathered_gb_per_s": round(N_ITEMS * m_i * bytes_per_row / median_us(times[0]) / 1e3, 1),
                 }
             )
-    return results, {"compiler": loops.compiler, "kind": loops.kind}
+    return results
 
 
 def _ragged_bytes(table: RaggedRows) -> float:
@@ -178,15 +179,16 @@ def _operations(name: str, kept_pairs: int) -> int:
 
 def measure(quick: bool) -> dict[str, Any]:
     """Measure in this process."""
-    against_c, c = _against_c(quick)
+    loops = compile_loops()
     return {
         "benchmark": "kernels",
         "machine": describe(),
         "threads": 1,
         "seed": SEED,
         "shape": f"{N_ITEMS} items x {N_ITEM_FIELDS} item fields, k = {K}, rank {RHO}",
-        "c": c,
-        "against_c": against_c,
+        "c": {"compiler": loops.compiler, "kind": loops.kind},
+        "against_c": _against_c(loops, quick),
+        "local": against_fm_and_c(loops.library, SEED + 2, quick),
         "against_authors": against_authors(SEED + 1, TABLES, quick),
     }
 
