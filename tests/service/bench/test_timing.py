@@ -51,9 +51,13 @@ def test_the_kernel_figures_render() -> None:
                 {"table_rows": 10_000, "context_fields": 10, "rank": 3, "ours_us": 100.0, "numpy_us": 2000.0}
                 | {"speed_up": 20.0, "speed_up_float64": 30.0, "speed_up_tuned": 10.0}
             ],
+            "local": [
+                {"item_fields": 12, "table_rows": 10_000, "ours_us": 400.0, "c_us": 390.0, "ratio": 1.03, "limit": 1.3}
+                | {"jo_us": 500.0, "fm_us": 50.0, "over_fm": 8.1}
+            ],
         }
     )
-    assert "dplr" in text and "0.50" in text and "20.0x" in text
+    assert "dplr" in text and "0.50" in text and "20.0x" in text and "1.03" in text and "8.1" in text
 
 
 def test_the_catalogue_figures_render() -> None:
