@@ -51,7 +51,7 @@ def load_model(folder: Path, settings: Settings) -> RankingModel:
     if artefact.manifest.family in NETWORK_FAMILIES:
         raise NotServable(no_kernel(artefact.manifest.family))
     cache_dir = settings.cache_dir or default_cache_dir()
-    compile_kernels(cache_dir)
+    compile_kernels(cache_dir, artefact)
     from service.ranking import Limits, RankingModel
 
     limits = Limits(

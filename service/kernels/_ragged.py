@@ -62,13 +62,18 @@ def add_side(rows, row_at, folded, linear, levels, singles, i, indptr, values, w
     return total
 
 
-@kernel(VOID(F32_1, I32_1, F32_1, F32_1, I64_2, I32_2, I64_1, I32_1, F32_1, OUT_F32_1))
-def ragged_context(rows, row_at, folded, linear, levels, singles, indptr, values, weights, state):
-    # ``state`` holds [b0, zeros] and receives [t_C, sums].
-    n_multi = indptr.size - 1
-    state[0] += add_side(
-        rows, row_at, folded, linear, levels, singles, 0, indptr, values, weights, n_multi, state[1:]
-    )  # fmt: skip
+@cache
+def ragged_context() -> Any:
+    """Compile the context state: table, side of one row, state that holds [b0, zeros] and receives [t_C, sums]."""
+
+    @kernel(VOID(F32_1, I32_1, F32_1, F32_1, I64_2, I32_2, I64_1, I32_1, F32_1, OUT_F32_1))
+    def add_context(rows, row_at, folded, linear, levels, singles, indptr, values, weights, state):
+        n_multi = indptr.size - 1
+        state[0] += add_side(
+            rows, row_at, folded, linear, levels, singles, 0, indptr, values, weights, n_multi, state[1:]
+        )  # fmt: skip
+
+    return add_context
 
 
 @cache
@@ -114,16 +119,22 @@ def ragged_items(widths: tuple[int, ...]) -> Any:
     return score_ragged
 
 
-@inner_kernel
-def ragged_compute(table, singles, multi_indptr, multi_rows, multi_weights, first, second, scratch, state):
+@cache
+def ragged_compute() -> Any:
     """``compute`` of the ``ContextProgram``: ``table`` and ``second`` are the packed rows and the linear weights in one
     row each, ``first`` the records and ``scratch`` the levels, both by their bytes."""
-    records = first.reshape(first.size)
-    levels = scratch.reshape(scratch.size).view(np.int64).reshape(scratch.shape[0], 4)
-    ragged_context(
-        table[0], records.view(np.int32), records, second[0], levels, singles, multi_indptr, multi_rows, multi_weights,
-        state,
-    )  # fmt: skip
+    add_context = ragged_context()
+
+    @inner_kernel
+    def compute(table, singles, multi_indptr, multi_rows, multi_weights, first, second, scratch, state):
+        records = first.reshape(first.size)
+        levels = scratch.reshape(scratch.size).view(np.int64).reshape(scratch.shape[0], 4)
+        add_context(
+            table[0], records.view(np.int32), records, second[0], levels, singles, multi_indptr, multi_rows,
+            multi_weights, state,
+        )  # fmt: skip
+
+    return compute
 
 
 def query_form(levels: Any) -> QueryForm:

@@ -42,7 +42,7 @@ class RafmKernel:
         self._table = rows, records.ravel(), records.view(np.float32).ravel(), linear, self._levels
         widths = tuple(int(kp) for kp in self._levels[:, 0])
         self._zeros = aligned((sum(widths),))
-        self._items = ragged_items(widths)
+        self._items, self._context = ragged_items(widths), ragged_context()
         self._no_sums = np.zeros((0, 0), np.float32)
         self.query = query_form(self._levels)
 
@@ -50,7 +50,7 @@ class RafmKernel:
         """[t_C, E_1, H_1, ..., E_P], float32 [state_size], of a side of one row."""
         state = np.zeros(self.state_size, np.float32)
         state[0] = self.bias
-        ragged_context(*self._table, *context, state)
+        self._context(*self._table, *context, state)
         return state
 
     def score_items(self, state: F32, items: Side) -> F32:
@@ -66,7 +66,7 @@ class RafmKernel:
         """``context_state`` for compiled code."""
         rows, _, records, linear, levels = self._table
         arrays = rows[np.newaxis], records.reshape(-1, 2), linear[np.newaxis], levels.view(np.float32)
-        return ContextProgram(ragged_compute, float(self.bias), *arrays)
+        return ContextProgram(ragged_compute(), float(self.bias), *arrays)
 
     def _score(self, state: F32, items: Side, sums: F32) -> F32:
         out = np.empty(len(items[0]), np.float32)
