@@ -61,6 +61,12 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("boolean in a list", {"recent": [True]}, "recent"),
     ("list in a list", {"recent": [["i1"]]}, "recent"),
     ("number out of range", {"age": 10**400}, "age"),
+    ("text for a dense field", {"tenure": "long"}, "tenure"),
+    ("list for a dense field", {"tenure": [1.0]}, "tenure"),
+    ("object for a dense field", {"tenure": {"a": 1}}, "tenure"),
+    ("boolean for a dense field", {"tenure": True}, "tenure"),
+    ("NaN in quotes for a dense field", {"tenure": "NaN"}, "tenure"),
+    ("dense number out of range", {"tenure": 1e9}, "tenure"),
 ]
 
 
@@ -76,6 +82,9 @@ BAD_ITEM_FIELDS = [
     ({"year": True}, "year"),
     ({"price": "cheap"}, "price"),
     ({"price": "NaN"}, "price"),
+    ({"margin": "much"}, "margin"),
+    ({"margin": [0.5]}, "margin"),
+    ({"margin": -1e9}, "margin"),
     ({"genre": {"War": -1}}, "genre"),
     ({"genre": {"War": 1e7}}, "genre"),
     ({"genre": [None, 1.5]}, "genre"),

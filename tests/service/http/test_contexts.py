@@ -41,6 +41,14 @@ def test_rank_with_both_keeps_and_replaces(server: ServerProcess) -> None:
     assert server.rank(context_id="both", item_ids=IDS).json()["items"] == replaced["items"]
 
 
+def test_cached_is_uncached_for_a_state_of_many_anchors(server: ServerProcess) -> None:
+    server.client.put("/contexts/local", json={"context": CONTEXT, "model": "llfm"})
+    for slate in ({"item_ids": IDS}, {"items": [{"id": "new", "fields": {"margin": -1.5}}]}, {"top_k": 5}):
+        by_id = server.rank(model="llfm", context_id="local", **slate).json()
+        plain = server.rank(model="llfm", context=CONTEXT, **slate).json()
+        assert by_id["context_source"] == "memory" and by_id["items"] == plain["items"] != []
+
+
 def test_a_state_belongs_to_its_model_version(server: ServerProcess) -> None:
     server.client.put("/contexts/versioned", json={"context": CONTEXT})
     assert server.rank(context_id="versioned", item_ids=IDS).status_code == 200
