@@ -49,12 +49,13 @@ def experiment_text(result: TuneResult, prepared: Prepared, spec: str) -> str:
         "best_epoch": "each metric" if own_epoch else "loss",
         "seeds": list(range(first, first + SEEDS)),
         "notes": [
-            f"Chosen by {result.objective} on validation ({result.value:.5f}, mean of {len(result.seeds)} seeds), of "
+            f"Chosen by {result.objective} on validation ({result.value:.5f}, mean over {len(result.seeds)} seed(s)), of "
             f"{result.finished} finished and {result.pruned} shortened trials; the seeds here are others."
         ],
     }
     default = FitSettings().to_json() | ROW_DEFAULTS
-    own = {k: v for k, v in s.to_json().items() if k != "seed" and v is not None and v != default.get(k)}
+    left_out = ("seed", "calibration")  # given by the experiment; uncalibrated, as what was searched
+    own = {k: v for k, v in s.to_json().items() if k not in left_out and v is not None and v != default.get(k)}
     rows = {"label": s.model + (f" rank {s.rank}" if s.rank else ""), "model": s.model}
     settings = {k: v for k, v in own.items() if k != "model"}
     parts = [_table(head), "[settings]\n" + _table(settings), "[[rows]]\n" + _table(rows)]
