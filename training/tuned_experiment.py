@@ -49,8 +49,8 @@ def experiment_text(result: TuneResult, prepared: Prepared, spec: str) -> str:
         "best_epoch": "each metric" if own_epoch else "loss",
         "seeds": list(range(first, first + SEEDS)),
         "notes": [
-            f"Chosen by {result.objective} on validation ({result.value:.5f}, mean over {len(result.seeds)} seed(s)), of "
-            f"{result.finished} finished and {result.pruned} shortened trials; the seeds here are others."
+            f"Chosen by {result.objective} on validation ({result.value:.5f}, mean over {len(result.seeds)} seed(s)), "
+            f"of {result.finished} finished and {result.pruned} shortened trials; the seeds here are others."
         ],
     }
     default = FitSettings().to_json() | ROW_DEFAULTS
