@@ -18,13 +18,15 @@ class FirstRows:
         self.columns, self.paths, self.own_items = log.columns, log.paths, log.own_items
 
     def chunks(self, columns: Sequence[str], rejected: Rejected) -> Iterator[Chunk]:
-        """The log's chunks as far as the limit; files that follow a full one are still read."""
+        """The log's chunks as far as the limit. Of a full file the rest is read past; of the last one it is not."""
         taken: dict[str, int] = {}
         for chunk in self._log.chunks(columns, rejected):
             left = self._limit - taken.get(chunk.file, 0)
             if left > 0:
                 taken[chunk.file] = taken.get(chunk.file, 0) + len(chunk)
                 yield chunk.filter(np.arange(len(chunk)) < left)
+            if left <= len(chunk) and chunk.file == self.paths[-1].name:
+                return
 
     def items(self) -> pa.Table | None:
         """The file of items, whole."""
