@@ -147,8 +147,7 @@ def test_the_data_sets_of_llfm(tmp_path: Path) -> None:
     root = data_folder("banana", "ijcnn1")
     banana = prepare("banana", root, tmp_path / "b").open()
     assert banana.info["rows"] == 5300 and sum(c["count"] for c in banana.info["rejected"].values()) == 3
-    ijcnn1 = prepare("ijcnn1", root, tmp_path / "i").open()
-    assert ijcnn1.rows("train") + ijcnn1.rows("valid") == 49_990 and ijcnn1.rows("test") == 91_701
-    assert float(ijcnn1.split("test").label.sum()) == 8712
+    ijcnn1 = prepare("ijcnn1", root, tmp_path / "i", first_rows=2000).open()
+    assert ijcnn1.rows("train") + ijcnn1.rows("valid") == ijcnn1.rows("test") == 2000
     first = ijcnn1.split("test").encoded.multi_weights[:22]
     assert np.count_nonzero(first[:10]) == 1 and first.min() < 0
