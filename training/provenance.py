@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
+NOT_CODE = (":!experiments", ":!../tests", ":!../*.md")
+
 
 def commit() -> str | None:
-    """The commit of this source tree, with ``+changes`` after it when tracked files differ; None outside a git
-    checkout.
+    """The commit of this source tree, with ``+changes`` after it when its code differs (experiment files and results
+    do not count: a figure carries its settings); None outside a git checkout.
     """
     tree = Path(__file__).resolve().parent
     try:
         head = _git(tree, "rev-parse", "--short=12", "HEAD")
-        return head + ("+changes" if _git(tree, "status", "--porcelain", "--untracked-files=no") else "")
+        changed = _git(tree, "status", "--porcelain", "--untracked-files=no", "--", "..", *NOT_CODE)
+        return head + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
