@@ -156,6 +156,8 @@ def missing_of_experiment(experiment: Experiment, shown: Iterable[str], folder: 
 
 def _missing_results(experiment: Experiment, folder: Path) -> list[str]:
     """What its committed results lack."""
+    # A tree with changes must be explained by a note.
+    commit = r"[0-9a-f]{12}" + (r"(\+changes)?" if any("+changes" in note for note in experiment.notes) else "")
     names = [f"{experiment.name}.{kind}" for kind in ("json", "md", "png")]
     absent = [f"results/{name}" for name in names if not (folder / name).exists()]
     if absent:
@@ -172,7 +174,7 @@ def _missing_results(experiment: Experiment, folder: Path) -> list[str]:
             _same(row.settings.to_json(), of_rows.get(row.label, {}).get("settings", {})) for row in experiment.rows
         ),
         "a verdict for each claim": len(found["verdicts"]) == len(experiment.claims),
-        "commit": bool(runs) and all(re.fullmatch(r"[0-9a-f]{12}", run["commit"] or "") for run in runs),
+        "commit": bool(runs) and all(re.fullmatch(commit, run["commit"] or "") for run in runs),
         "data fingerprint": all(re.fullmatch(r"[0-9a-f]{64}", f) for f in found["data"]["fingerprints"] or [""]),
         "machine": bool(found["machine"].get("processor")) and found["machine"].get("cores", 0) > 0,
         "no path of a machine in the results": "/work/" not in json.dumps(found) and "/home/" not in json.dumps(found),
