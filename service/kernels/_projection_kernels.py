@@ -7,21 +7,20 @@ from typing import Any
 
 from service.kernels._gather import items_ahead, lines_per_row
 from service.kernels._jit import F32_1, F32_2, FLOAT32, I32_1, I32_2, I64_1, OUT_F32_1, OUT_F32_2, VOID, kernel
-from service.kernels._projection import block_size, score_blocks
-from service.kernels._simd import host
+from service.kernels._projection import score_blocks
 from service.kernels.composite import composite_row
 from service.kernels.raw_memory import inner_kernel
 
 
 @cache
-def items_kernel(kp: int, rho: int, unit: int) -> Any:
-    """Compile the scoring of a slate.
+def items_kernel(kp: int, rho: int, unit: int, block: int) -> Any:
+    """Compile the scoring of a slate, ``block`` items side by side.
 
     The kernel's arguments: table [n, stride], folded (``folded_scalars``), rows [n_items, n_single], multi_indptr,
     multi_rows, multi_weights, diagonals [n_multi], coefficients [n_fields, rho], e [rho], state [1 + rho * kp],
     composites (scratch) [block * n_multi, stride]; results: out [n_items], sums [n_items, rho * kp] or [0, 0].
     """
-    block, lines = block_size(host(), kp, rho), lines_per_row(kp)
+    lines = lines_per_row(kp)
 
     @kernel(VOID(F32_2, F32_1, I32_2, I64_1, I32_1, F32_1, F32_1, F32_2, F32_1, F32_1, OUT_F32_2, OUT_F32_1, OUT_F32_2))
     def score_slate(

@@ -47,9 +47,10 @@ class DplrKernel:
         self._item_U = np.ascontiguousarray(np.asarray(U_item, np.float32).T)
         self._context_diagonals = self._diagonals(self._context_U, n_context_multi)
         self._item_diagonals = self._diagonals(self._item_U, n_item_multi)
-        self._scratch = (block_size(host(), kp, rho) * n_item_multi, table.shape[1])
+        block = block_size(host(), kp, rho, table.nbytes)
+        self._scratch = (block * n_item_multi, table.shape[1])
         self._folded = folded_scalars(table, kp)
-        self._items = items_kernel(kp, rho, 0)
+        self._items = items_kernel(kp, rho, 0, block)
         self._context = context_kernel(kp, rho, 0)
         self._no_sums = np.zeros((0, 0), np.float32)
         self._context_multi = n_context_multi

@@ -84,6 +84,15 @@ def test_scores_are_the_oracles(family: str, data: st.DataObject) -> None:
     check(case, case.kernel.score_items(state, arrays(case.items)), expected)
 
 
+@pytest.mark.parametrize("n_items", [1, 6])
+def test_items_of_a_large_table_are_scored_one_by_one(monkeypatch: pytest.MonkeyPatch, n_items: int) -> None:
+    monkeypatch.setattr("service.kernels._projection._CACHED_BYTES", 0)
+    case = make_case("dplr", dim=8, n_items=n_items, singles=(2, 5), multis=(1, 2))
+    state = case.kernel.context_state(arrays(case.context))
+    expected = oracle.scores(case.manifest, case.weights, case.context, case.items)
+    check(case, case.kernel.score_items(state, arrays(case.items)), expected)
+
+
 @families
 @EXAMPLES
 @given(st.data())

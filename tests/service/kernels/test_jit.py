@@ -31,7 +31,7 @@ def test_kernels_release_the_interpreter_lock_and_keep_strict_floats() -> None:
     from service.kernels._projection_kernels import items_kernel
     from service.kernels.top_k import _select
 
-    for compiled in (items_kernel(8, 2, 0), _select):
+    for compiled in (items_kernel(8, 2, 0, 4), _select):
         assert compiled.targetoptions["nogil"]
         assert not compiled.targetoptions["fastmath"]
         assert len(compiled.signatures) == 1
@@ -76,7 +76,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
         "case.kernel.score_items(case.kernel.context_state(arrays(case.context)), arrays(case.items))\n"
         "from service.kernels._heap import push\nimport service.kernels.top_k\n"
         "from service.kernels._projection_kernels import items_kernel\n"
-        "print([sum(k.stats.cache_hits.values()) for k in (push, items_kernel(8, 2, 0))])\n"
+        "print([sum(k.stats.cache_hits.values()) for k in (push, items_kernel(8, 2, 0, 4))])\n"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     outputs = []
