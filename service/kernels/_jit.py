@@ -14,9 +14,11 @@
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import math
 import mmap
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
@@ -25,7 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from numba import njit, types
-from numba.core.caching import FunctionCache
+from numba.core.bytecode import FunctionIdentity
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _log = logging.getLogger(__name__)
 
@@ -41,12 +44,29 @@ def _source_digest() -> str:
 SOURCE_DIGEST = _source_digest()
 
 
+# Numba tells functions of one name apart by a number, counted in each process, which is part of their symbols. Two
+# processes give one number to two specialisations, and a third that loads both from the cache would call one for the
+# other. Counts that begin at random do not meet.
+FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
+
+
 class _PackageCache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache, keyed by the sources of all kernels and by what a kernel closes over.
+    """Numba's cache, keyed by the sources of all kernels and by what a kernel closes over, with files of their own for
+    each such key.
 
     Numba's own key for the latter holds a random number for each compiled function among them, so that a kernel which
-    calls others would be found by no later process.
+    calls others would be found by no later process; and specialisations share an index, in which two processes that
+    save at the same time can enter each other's file.
     """
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        digest = hashlib.sha256(repr((SOURCE_DIGEST, _identity(function))).encode()).hexdigest()[:16]
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=f"{self._impl.filename_base}-{digest}",
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return sig, codegen.magic_tuple(), SOURCE_DIGEST, _identity(self._py_func)
