@@ -26,7 +26,7 @@ class AttentionalFM(NetworkModel):
 
     def initial(self, rng: np.random.Generator, std: float) -> dict[str, F32]:
         """``attention.weight`` W [t, k], ``attention.bias`` c [t], ``attention.out`` q [t], ``out.weight`` p [k]. The
-        width t is ``hidden``'s one number, else k. p starts at 1 and q at 0: an FM whose pairs weigh 1 / pairs each.
+        width t is ``hidden``'s one number, else k. q starts at 0 and p at the number of pairs: FM over field vectors.
         """
         self._first, self._second = (torch.from_numpy(i) for i in np.triu_indices(self.shape.n_fields, 1))
         k, width = self.shape.dim, (self.shape.dim, *self.shape.hidden)[-1]
@@ -34,7 +34,7 @@ class AttentionalFM(NetworkModel):
             "attention.weight": scaled_normal(rng, (width, k), k),
             "attention.bias": np.zeros(width, np.float32),
             "attention.out": np.zeros(width, np.float32),
-            "out.weight": np.ones(k, np.float32),
+            "out.weight": np.full(k, len(self._first), np.float32),
         }
 
     def interaction(self, vectors: torch.Tensor, norms: torch.Tensor, training: bool) -> torch.Tensor:
