@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from models_export.errors import ArtefactError, EncodingError
-from training.commands import evaluate, export, factorise, fit, prepare, reproduce, synth, tune
+from training.commands import compare, evaluate, export, factorise, fit, prepare, reproduce, synth, tune
 from training.errors import UsageError
 
-COMMANDS = (synth, prepare, fit, evaluate, tune, factorise, export, reproduce)
+COMMANDS = (synth, prepare, fit, evaluate, tune, compare, factorise, export, reproduce)
 
 #: A path that cannot be used is the user's to put right; their messages name it.
 PATHS = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
