@@ -1,8 +1,8 @@
 """Families and ranks side by side: accuracy against measured serving latency and artefact size.
 
 Trains FM, FwFM, pruned FwFM and DPLR of rank 1 to --max-rank, and RaFM of three pairs of ranks, each with the defaults
-of 'fit'. Then every trained model is exported and its compiled kernel timed on slates of 1,000 items, all models in turn
-in one run: with the items' fields inline (each field is scored) and with catalogue ids (the item side is precomputed).
+of 'fit'. Then every trained model is exported and its compiled kernel timed on slates of 1,000 items, all models in
+turn: with the items' fields inline (each field is scored) and with catalogue ids (the item side is precomputed).
 
 Written to DIR: compare_NAME.md (the table), .json and .png (the chart), with the Pareto fronts marked: the models that
 no other beats in both accuracy on the validation split and cost. For each of them the table has the command that
