@@ -41,7 +41,7 @@ from service.settings import Settings
 
 logger = logging.getLogger("ctrank")
 
-_PUBLISH_S = 0.25  # how often a worker's cache counters are copied to its metric file
+_PUBLISH_S = 0.25  # how often a worker's counters of cache and process are copied to its metric file
 
 OnFailure = Callable[[Exception], None]
 
@@ -180,7 +180,7 @@ async def _load_and_watch(app: RankingApp, serving: Serving) -> None:
 async def _publish(serving: Serving) -> None:
     while True:
         await asyncio.sleep(_PUBLISH_S)
-        serving.publish_cache_stats()
+        serving.publish_stats()
 
 
 async def _problem(request: Request, error: Exception) -> Response:

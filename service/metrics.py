@@ -61,6 +61,8 @@ FAMILIES: dict[str, Family] = {
     "ctrank_model_info": Family("gauge", "Workers that serve this version.", ("model", "version", "family")),
     "ctrank_model_load_failures": Family("counter", "Versions that did not load.", ("model",)),
     "ctrank_ready_workers": Family("gauge", "Workers that are loaded and warm."),
+    "ctrank_process_cpu_seconds": Family("counter", "Processor time of the workers, all threads."),
+    "ctrank_process_memory_bytes": Family("gauge", "Resident memory of the workers, mapped files included in each."),
     "ctrank_offloaded": Family("counter", "Requests that left the event loop for a thread.", ("route",)),
 }
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from service.context_cache import ContextCache
@@ -43,6 +48,8 @@ class Serving:
             *((counter("ctrank_cache_state", gauge), gauge) for gauge in _GAUGES),
             (counter("ctrank_breaker_state"), "breaker_state"),
         ]
+        self._cpu = counter("ctrank_process_cpu_seconds")
+        self._memory = counter("ctrank_process_memory_bytes")
 
     def ready(self) -> bool:
         """Whether this worker is ready and all its siblings are or have been: they share one socket, and a request may
@@ -57,14 +64,25 @@ class Serving:
             return call(*args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(call, *args, **kwargs))
 
-    def publish_cache_stats(self) -> None:
-        """Copy the cache's own counters to where a scrape by any worker finds them."""
+    def publish_stats(self) -> None:
+        """Copy the counters of the cache and of the process to where a scrape by any worker finds them."""
         stats = self.cache.stats
         for counter, name in self._published:
             counter.set(float(getattr(stats, name)))
+        self._cpu.set(time.process_time())
+        self._memory.set(_resident_bytes())
 
     def close(self) -> None:
         """Let go of the threads; the cache is closed by its owner."""
-        self.publish_cache_stats()
+        self.publish_stats()
         self.models.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _resident_bytes() -> float:
+    """Memory of this process that is resident, mapped files included; where the system does not say, its highest."""
+    try:
+        return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return peak if sys.platform == "darwin" else peak * 1024

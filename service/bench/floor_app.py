@@ -11,14 +11,15 @@ import sys
 import msgspec
 
 from service.body import Receive, Scope, Send
-from service.schemas import RankRequest
+from service.schemas import RankRequest, ScoreRequest
 
 
 class FloorApp:
-    """Replies to every request with `reply`."""
+    """Replies to every `/rank` and `/score` request with `reply`."""
 
     def __init__(self, reply: bytes) -> None:
-        self._decoder = msgspec.json.Decoder(RankRequest)
+        rank = msgspec.json.Decoder(RankRequest)
+        self._decoders = {"/rank": rank.decode, "/score": msgspec.json.Decoder(ScoreRequest).decode}
         self._reply = reply
         length = str(len(reply)).encode()
         self._headers = [(b"content-type", b"application/json"), (b"content-length", length)]
@@ -33,7 +34,7 @@ class FloorApp:
         while message["more_body"]:
             message = await receive()
             body += message["body"]
-        self._decoder.decode(body)
+        self._decoders[scope["path"]](body)
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         await send({"type": "http.response.body", "body": self._reply})
 

@@ -10,22 +10,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.request import urlopen
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from service.bench.load import LoadResult, post, run_load
+from service.bench.server_process import Server, floor_process, service_process
 from service.bench.synthetic_model import N_CONTEXT, N_ITEM, N_ITEMS, VALUES_PER_FIELD, publish_model, value
 
 CANDIDATES = 1000
@@ -44,19 +40,20 @@ def run(quick: bool) -> dict[str, Any]:
         publish_model(folder / "registry")
         slates = list(_slates(2000))
         requests = [post("/rank", msgspec.json.encode(body)) for body in slates]
-        with _service(folder, workers=1) as (ours, _):
+        with service_process(folder / "registry", folder / "cache") as ours:
             reply = _one(ours.port, requests[0])
             _check(folder, slates[0], reply)
-            with _floor(reply) as floor:
+            with floor_process(reply) as floor:
                 slate_figures = {
                     placement: _alternate(ours, floor, requests, count, repetitions)
                     for placement in PLACEMENTS
                     if _place((ours, floor), placement)
                 }
+            os.sched_setaffinity(0, _CORES)
             inline_figures = _inline(ours.port, 200 if quick else 600)
-        with _service(folder, workers=2) as (ours, pids):
+        with service_process(folder / "registry", folder / "cache", workers=2) as ours:
             run_load(ours.port, requests, 16, count=500)
-            memory = _shared_memory(pids, folder)
+            memory = _shared_memory(ours.workers(), folder)
     shared = slate_figures[PLACEMENTS[0]]
     return {
         "candidates": CANDIDATES,
@@ -132,11 +129,11 @@ def _check(folder: Path, slate: dict[str, Any], reply: bytes) -> None:
 
 
 def _alternate(
-    ours: _Server, floor: _Server, requests: list[bytes], count: int, repetitions: int
+    ours: Server, floor: Server, requests: list[bytes], count: int, repetitions: int
 ) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = {}
     for connections in CONNECTIONS:
-        runs: dict[_Server, list[LoadResult]] = {ours: [], floor: []}
+        runs: dict[Server, list[LoadResult]] = {ours: [], floor: []}
         for server in (floor, ours):
             run_load(server.port, requests, connections, count=count // 4)
         for _ in range(repetitions):
@@ -204,81 +201,18 @@ def _one(port: int, request: bytes) -> bytes:
         return body
 
 
-# -- processes ---------------------------------------------------------------------------------------------------------
+# -- placement and memory ----------------------------------------------------------------------------------------------
 
 
-class _Server(NamedTuple):
-    """A server process and its port."""
-
-    pid: int
-    port: int
-
-
-def _place(servers: tuple[_Server, ...], placement: str) -> bool:
+def _place(servers: tuple[Server, ...], placement: str) -> bool:
     """Pin the servers and this process; False if there are not enough cores."""
     cores = _CORES[-2:]
     if placement == "two cores" and len(cores) < 2:
         return False
     for server in servers:
-        for thread in Path(f"/proc/{server.pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {cores[-1]})
+        server.pin({cores[-1]})
     os.sched_setaffinity(0, {cores[-1] if placement == "one core" else cores[0]})
     return True
-
-
-@contextmanager
-def _service(folder: Path, workers: int) -> Iterator[tuple[_Server, list[int]]]:
-    """The service on a free port, and the pids of its workers."""
-    command = [sys.executable, "-m", "service", "run", "--registry", str(folder / "registry"), "--port", "0"]
-    command += ["--workers", str(workers), "--cache-dir", str(folder / "cache"), "--log-level", "warning"]
-    with _process(command, b"") as (process, port):
-        deadline = time.monotonic() + 120
-        while not _is_ready(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the service did not become ready")
-            time.sleep(0.1)
-        yield _Server(process.pid, port), _workers(process.pid) if workers > 1 else [process.pid]
-
-
-@contextmanager
-def _floor(reply: bytes) -> Iterator[_Server]:
-    with _process([sys.executable, "-m", "service.bench.floor_app"], reply) as (process, port):
-        yield _Server(process.pid, port)
-
-
-@contextmanager
-def _process(command: list[str], stdin: bytes) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("CTRANK_")}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environ)
-    try:
-        assert process.stdin is not None and process.stderr is not None
-        process.stdin.write(stdin)
-        process.stdin.close()
-        seen = b""
-        while not (found := re.search(rb"listening on http://127\.0\.0\.1:(\d+)", seen)):
-            line = process.stderr.readline()
-            if not line:
-                raise RuntimeError(seen.decode())
-            seen += line
-        yield process, int(found.group(1))
-    finally:
-        os.sched_setaffinity(0, _CORES)
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
-
-
-def _workers(parent: int) -> list[int]:
-    """Children of the supervisor that serve (the resource tracker is a child too)."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _shared_memory(pids: list[int], folder: Path) -> dict[str, Any]:

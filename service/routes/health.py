@@ -33,5 +33,5 @@ async def readyz(request: Request) -> Response:
 def metrics(request: Request) -> Response:
     """All workers' metrics in the Prometheus text format."""
     serving = request.app.state.serving
-    serving.publish_cache_stats()
+    serving.publish_stats()
     return Response(serving.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -108,3 +108,13 @@ def test_every_stage_is_served_and_every_family_described(server: ServerProcess)
     for stage in ("parse", "encode", "cache", "kernel", "reply"):
         assert server.metric("ctrank_stage_seconds_count", route="/rank", stage=stage) > 0
     assert server.metric("ctrank_request_seconds_count", route="/models/{name}") >= 0
+
+
+def test_processor_time_and_memory_of_the_process_are_shown(server: ServerProcess) -> None:
+    before = server.metric("ctrank_process_cpu_seconds_total")
+    ended = time.monotonic() + 0.3
+    while time.monotonic() < ended:
+        server.rank(context=CONTEXT, top_k=5)
+    assert 0.01 < server.metric("ctrank_process_cpu_seconds_total") - before < 10
+    resident = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
+    assert 0.8 * resident < server.metric("ctrank_process_memory_bytes") < 1.2 * resident
