@@ -15,6 +15,7 @@ from models_export.items import Items
 from models_export.locality import check_derived, local_shapes, local_slots
 from models_export.manifest import Manifest
 from models_export.network import PREFIX, network_shapes
+from models_export.onnx_files import GRAPHS, has_graphs
 from models_export.ragged_reader import read_ragged
 from models_export.ragged_rows import RaggedRows
 from models_export.tensor_file import Array, parse_tensors, read_bytes_map, sha256
@@ -72,12 +73,13 @@ def read_artefact(folder: Path) -> Artefact:
     raw = read_bytes_map(folder / "manifest.json")
     manifest = Manifest.from_json(raw.tobytes())
     present = {p.name for p in folder.iterdir()} - {"manifest.json"}
-    allowed = {*_REQUIRED, *_OPTIONAL, *(n for n in manifest.files if n.endswith(".onnx"))}
+    allowed = {*_REQUIRED, *_OPTIONAL, *GRAPHS}
+    has_graphs(manifest)
     if present != set(manifest.files):
         found = f"extra {sorted(present - set(manifest.files))}, missing {sorted(set(manifest.files) - present)}"
         raise ArtefactError(f"artefact {folder.name!r}", "the files of its manifest", found)
     if not set(_REQUIRED) <= present <= allowed:
-        raise ArtefactError("manifest: files", f"{_REQUIRED} and perhaps {_OPTIONAL} or *.onnx", str(sorted(present)))
+        raise ArtefactError("manifest: files", f"{_REQUIRED} and perhaps {_OPTIONAL} or graphs", str(sorted(present)))
     tensors: dict[str, dict[str, Array]] = {}
     for name, digest in manifest.files.items():
         data = read_bytes_map(folder / name)

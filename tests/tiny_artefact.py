@@ -23,6 +23,7 @@ from models_export.fields import FieldEncoder
 from models_export.items import Items
 from models_export.locality import Locality
 from models_export.manifest import COMPILED_FAMILIES, FieldSpec, Manifest
+from models_export.onnx_writer import write_graphs
 from models_export.ragged_rows import RaggedShape
 from models_export.reader import Artefact, read_artefact
 from models_export.registry import Registry
@@ -148,8 +149,9 @@ def write_tiny(
     calibration: Calibration | None = None,
     catalogue: bool = True,
     locality: Locality | None = None,
+    graphs: bool = False,
 ) -> Manifest:
-    """Write one artefact to `folder`, which must not exist."""
+    """Write one artefact to `folder`, which must not exist, with its ONNX graphs if `graphs`."""
     encoder = tiny_encoder(n_items)
     manifest = Manifest(
         name=name,
@@ -171,7 +173,7 @@ def write_tiny(
     if catalogue:
         rows = item_rows(n_items)
         items = Items(StringTable.build([r["item_id"] for r in rows], 0), encoder.encode_side("item", rows))
-    return write_artefact(folder, manifest, weights, encoder, items)
+    return write_artefact(folder, manifest, weights, encoder, items, write_graphs if graphs else None)
 
 
 def tiny_artefact(folder: Path, family: str = "dplr", **options: Any) -> Artefact:
