@@ -85,6 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("artefact", metavar="ARTEFACT", type=Path, help="folder registry/<model>/<version>")
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(call=_check)
+    compile_ = commands.add_parser(
+        "compile",
+        allow_abbrev=False,
+        help="compile kernels before the first start",
+        description="Compile all kernels, and those that these artefacts need, into the kernel cache: for an image, or "
+        "a machine, on which the first start is to take as long as any other.",
+        epilog="NUMBA_CACHE_DIR places the kernels, NUMBA_CPU_NAME and NUMBA_CPU_FEATURES choose another processor.",
+    )
+    compile_.add_argument(
+        "artefacts", metavar="ARTEFACT", type=Path, nargs="+", help="folder registry/<model>/<version>"
+    )
+    compile_.add_argument("--cache-dir", metavar="CACHE_DIR", help=Settings.model_fields["cache_dir"].description)
+    compile_.set_defaults(call=_compile)
     bench = commands.add_parser(
         "bench",
         allow_abbrev=False,
@@ -149,6 +162,20 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"  {name:<12} {value:.6g}")
     for field in manifest.fields:
         print(f"  field        {field.name}: {field.side}, {field.kind}, {field.size:,} ids")
+    return 0
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from service.errors import NotServable
+    from service.served_model import load_model
+
+    settings = Settings.read({"cache_dir": arguments.cache_dir})
+    for folder in arguments.artefacts:
+        try:
+            model = load_model(folder, settings)
+        except NotServable as error:
+            raise Mistake(f"artefact {folder}: {error.detail}") from error
+        print(f"{folder}: kernels of {model.artefact.manifest.family} are compiled")
     return 0
 
 

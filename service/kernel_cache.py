@@ -82,13 +82,17 @@ def _key() -> str:
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.glob("*.py")):
         digest.update(path.read_bytes())
-    parts = (version("numba"), version("llvmlite"), sys.version, _processor(), str(_PACKAGE))
-    places = (os.environ.get("NUMBA_CACHE_DIR", ""), os.environ.get("NUMBA_CPU_NAME", ""))
-    digest.update(repr((parts, places)).encode())
+    place = os.environ.get("NUMBA_CACHE_DIR", "")
+    digest.update(
+        repr((version("numba"), version("llvmlite"), sys.version, _processor(), str(_PACKAGE), place)).encode()
+    )
     return digest.hexdigest()[:16]
 
 
 def _processor() -> str:
+    """The processor that Numba compiles for: the one that is named to it, or this machine's."""
+    if name := os.environ.get("NUMBA_CPU_NAME"):
+        return f"{name} {os.environ.get('NUMBA_CPU_FEATURES', '')}"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -209,6 +209,11 @@ class ModelSet:
     async def start(self) -> None:
         """The first load; ready when every active model is warm. Raises `ModelUnavailable`, `UnknownModel`."""
         await self.refresh()
+        if self.settings.wait_for_model and not self._is_served():
+            logger.info("registry %s: waiting for %s", self.settings.registry, self.settings.default_model or "a model")
+            while not self._is_served():
+                await asyncio.sleep(self.settings.poll_ms / 1000)
+                await self.refresh()
         if not self._live and self._unserved:
             raise NotServable("; ".join(self._unserved.values()))
         if not self._live:
@@ -220,6 +225,10 @@ class ModelSet:
         gc.freeze()  # what is loaded now stays: the collector need not walk through it again and again
         self.ready = True
         self.metrics.counter("ctrank_ready_workers").set(1)
+
+    def _is_served(self) -> bool:
+        """Whether there is a model, and the default one where it is named."""
+        return bool(self._live) and self.settings.default_model in (None, *self._live)
 
     async def watch(self) -> None:
         """Follow the registry until cancelled; a version that does not load is reported once, the old one serves on."""

@@ -48,7 +48,10 @@ def serve(settings: Settings) -> int:
 
 
 def check_registry(settings: Settings) -> None:
-    """Refuse what can be told before anything is loaded: no registry, no active model, another default model."""
+    """Refuse what can be told before anything is loaded: no registry, no active model, another default model. With
+    `wait_for_model` none of these is refused: they are waited for."""
+    if settings.wait_for_model:
+        return
     registry = Registry(settings.registry)
     if not settings.registry.is_dir():
         raise StartError(f"registry {settings.registry}: expected a folder of published models, found none")

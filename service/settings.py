@@ -33,6 +33,9 @@ class Settings(BaseModel):
     registry: Path = Field(Path("registry"), description="folder of published models")
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one")
+    wait_for_model: bool = Field(
+        False, description="start without an active model (not ready) and wait for one, instead of refusing to start"
+    )
     workers: int = Field(1, ge=1, le=256, description="worker processes; they share one copy of the weights")
     default_model: ModelName | None = Field(None, description="model for requests that name none")
     admin_key: SecretStr | None = Field(

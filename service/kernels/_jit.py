@@ -52,7 +52,8 @@ FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
 
 class _PackageCache(FunctionCache):  # type: ignore[misc]
     """Numba's cache, keyed by the sources of all kernels and by what a kernel closes over, with files of their own for
-    each such key.
+    each such key. What the sources say counts, not when their files were written: copied, as into a container image,
+    the cache stays good.
 
     Numba's own key for the latter holds a random number for each compiled function among them, so that a kernel which
     calls others would be found by no later process; and specialisations share an index, in which two processes that
@@ -65,7 +66,7 @@ class _PackageCache(FunctionCache):  # type: ignore[misc]
         self._cache_file = IndexDataCacheFile(
             cache_path=self._cache_path,
             filename_base=f"{self._impl.filename_base}-{digest}",
-            source_stamp=self._impl.locator.get_source_stamp(),
+            source_stamp=SOURCE_DIGEST,
         )
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:

@@ -192,6 +192,25 @@ def test_exit_codes_of_a_bad_start(registry: Path, tmp_path: Path, capsys: pytes
     assert "tiny" in capsys.readouterr().err
 
 
+def test_waits_for_a_model_where_it_is_told_to(tmp_path: Path) -> None:
+    """First there is no registry, then no default model."""
+    root = tmp_path / "registry"
+    with ServerProcess(root, wait=False, wait_for_model=True, default_model="tiny", poll_ms=20) as server:
+        server.wait_until_listening()
+        publish_tiny(root, name="other")
+        deadline = time.monotonic() + 60
+        while not (state := server.client.get("/readyz").json())["models"] or state["models"][0]["state"] != "ready":
+            assert time.monotonic() < deadline, "".join(server.log)
+            time.sleep(0.05)
+        assert state["ready"] is False
+        assert server.client.get("/healthz").status_code == 200
+        assert server.rank(context=CONTEXT, item_ids=["i1"]).status_code == 503
+        publish_tiny(root)
+        server.wait_until_ready()
+        assert server.rank(context=CONTEXT, item_ids=["i1"]).json()["model"] == "tiny"
+        assert any("waiting for tiny" in line for line in server.log)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_damaged_artefact_stops_the_start(tmp_path: Path, workers: int) -> None:
     version = publish_tiny(tmp_path)
@@ -234,7 +253,18 @@ def test_check_tells_that_a_network_is_sound_but_not_served(tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)["served"] is False
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["bench"]])
+def test_compile_prepares_the_first_start(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = registry / "tiny" / "v000001"
+    assert main(["compile", str(folder), "--cache-dir", str(tmp_path)]) == 0
+    assert "kernels of dplr are compiled" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("kernels-*.compiled"))) == 1
+    with ServerProcess(registry, cache_dir=tmp_path) as server:
+        assert not any("compiling kernels" in line for line in server.log)
+    assert main(["compile", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["compile"], ["bench"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])

@@ -51,11 +51,12 @@ def run(code: str, folder: Path, *sizes: int) -> subprocess.Popen[str]:
 
 def test_specialisations_of_several_processes_do_not_mix(tmp_path: Path) -> None:
     """Processes that compile alike count their functions alike, and at the same time they see no other's files; a
-    third one loads from all of them."""
+    third one loads from all of them, though the source file is another copy by then."""
     (tmp_path / "nested.py").write_text(NESTED)
     sizes = (8, 16, 24, 32)
     names = [process.communicate(timeout=120)[0] for process in [run(COMPILE, tmp_path, size) for size in sizes]]
     assert len(set(names)) == len(sizes)  # or their symbols would be one
+    os.utime(tmp_path / "nested.py", (0, 0))
     loader = run(LOAD, tmp_path, *sizes)
     out, _ = loader.communicate(timeout=120)
     assert loader.returncode == 0
