@@ -20,7 +20,12 @@ OPSET = 17
 IR_VERSION = 8
 WEIGHTS = "weights.safetensors"
 Dim = int | str
-_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+}
 
 
 class GraphBuilder:
@@ -148,6 +153,10 @@ class GraphBuilder:
     def transpose(self, value: str, *axes: int) -> str:
         """Axes in another order."""
         return self.op("Transpose", value, perm=list(axes))
+
+    def cast(self, value: str, dtype: str) -> str:
+        """Another type."""
+        return self.op("Cast", value, to=_TYPES[dtype])
 
     def model(self, name: str) -> bytes:
         """The graph as the bytes of a checked model; same graph, same bytes."""

@@ -14,7 +14,9 @@ from models_export.onnx_closed import DplrGraphs, FmGraphs, FwfmGraphs
 from models_export.onnx_family import GraphFamily
 from models_export.onnx_files import GRAPHS
 from models_export.onnx_graph import WEIGHTS, GraphBuilder
+from models_export.onnx_local import LlfmGraphs
 from models_export.onnx_networks import DcnGraphs, DeepFmGraphs, NfmGraphs
+from models_export.onnx_ragged import RafmGraphs
 from models_export.onnx_side import SideInputs
 from models_export.tensor_file import Array, parse_tensors, read_bytes_map
 
@@ -23,6 +25,8 @@ FAMILIES: dict[str, Callable[[Manifest, Mapping[str, Array]], GraphFamily]] = {
     "fwfm": FwfmGraphs,
     "pruned_fwfm": FwfmGraphs,
     "dplr": DplrGraphs,
+    "rafm": RafmGraphs,
+    "llfm": LlfmGraphs,
     "nfm": NfmGraphs,
     "afm": AfmGraphs,
     "dcn": DcnGraphs,

@@ -125,6 +125,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from models_export.manifest import NETWORK_FAMILIES
+    from models_export.onnx_files import GRAPHS, has_graphs
     from models_export.reader import read_artefact
     from service.served_model import no_kernel
 
@@ -143,6 +144,7 @@ def _check(arguments: argparse.Namespace) -> int:
         "fields": {f.name: {"side": f.side, "kind": f.kind, "size": f.size} for f in manifest.fields},
         "features": manifest.n_features,
         "items": 0 if artefact.items is None else len(artefact.items),
+        "graphs": list(GRAPHS) if has_graphs(manifest) else [],
         "calibration": manifest.calibration.kind,
         "metrics": dict(manifest.metrics),
     }
@@ -157,6 +159,8 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"  not served   {no_kernel(manifest.family)}")
     print(f"  digest       {artefact.digest}")
     print(f"  features     {manifest.n_features:,} in {len(manifest.fields)} fields; items {report['items']:,}")
+    graphs = ", ".join(GRAPHS) if report["graphs"] else "none; export the model again for ONNX Runtime"
+    print(f"  graphs       {graphs}")
     print(f"  calibration  {manifest.calibration.kind}")
     for name, value in manifest.metrics.items():
         print(f"  {name:<12} {value:.6g}")

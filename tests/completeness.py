@@ -53,6 +53,7 @@ class World:
     format_page: str
     oracles: Mapping[str, Any]
     kernels: Mapping[str, Any]
+    graphs: Mapping[str, Any]
     exported: tuple[str, ...]
     offered_models: tuple[str, ...]
     offered_methods: tuple[str, ...]
@@ -60,11 +61,12 @@ class World:
     @classmethod
     def real(cls) -> World:
         from models_export.manifest import FAMILIES as EXPORTED
+        from models_export.onnx_writer import FAMILIES as GRAPHS
         from service.scorers.numba_scorer import FAMILIES as KERNELS
 
         return cls(
             collect(), (ROOT / "README.md").read_text(), (ROOT / "models_export" / "FORMAT.md").read_text(),
-            oracle.FORMULAS, KERNELS, EXPORTED, OFFERED_MODELS, OFFERED_METHODS,
+            oracle.FORMULAS, KERNELS, GRAPHS, EXPORTED, OFFERED_MODELS, OFFERED_METHODS,
         )  # fmt: skip
 
     def has_test(self, folder: str, subject: str, *words: str) -> bool:
@@ -112,6 +114,8 @@ def missing_of_family(name: str, family: type, world: World) -> list[str]:
         "--model": name in world.offered_models,
         "README": f"`{name}`" in world.readme,
         "FORMAT.md": f"`{name}`" in world.format_page,
+        "ONNX graphs": exported in world.graphs,
+        "ONNX oracle test": world.has_test("models_export/test_onnx_writer", exported, "oracle"),
     }
     if getattr(family, "served", True):
         checks |= {

@@ -49,7 +49,7 @@ def test_every_experiment_is_complete(name):
 
 def test_what_is_offered_exported_and_served_is_registered(world):
     exported = {name: getattr(family, "exported_as", None) or name for name, family in FAMILIES.items()}
-    assert set(world.exported) == set(exported.values()) == set(world.oracles)
+    assert set(world.exported) == set(exported.values()) == set(world.oracles) == set(world.graphs)
     assert set(world.kernels) == {exported[name] for name, family in FAMILIES.items() if family.served}
     assert set(world.offered_models) == set(FAMILIES)
     assert set(world.offered_methods) == set(METHODS) == {*TRAINERS, *PAIRWISE}
@@ -66,8 +66,8 @@ def test_an_incomplete_family_is_found_out(world):
 
     assert missing_of_family("fake", Fake, world) == [
         "its own name", "citation", "formula", "cost", "oracle formula", "oracle test", "learning test",
-        "a place in the manifest", "artefact round trip", "--model", "README", "FORMAT.md", "kernel",
-        "kernel oracle test", "twin test", "scorer test", "ranking test", "HTTP test",
+        "a place in the manifest", "artefact round trip", "--model", "README", "FORMAT.md", "ONNX graphs",
+        "ONNX oracle test", "kernel", "kernel oracle test", "twin test", "scorer test", "ranking test", "HTTP test",
     ]  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def test_an_incomplete_family_is_found_out(world):
     [
         ({"oracles": {}}, ["oracle formula"]),
         ({"kernels": {}}, ["kernel"]),
+        ({"graphs": {}}, ["ONNX graphs"]),
         ({"readme": "fm"}, ["README"]),
         ({"format_page": ""}, ["FORMAT.md"]),
         ({"exported": ("fwfm",)}, ["a place in the manifest"]),
@@ -89,6 +90,7 @@ def test_each_thing_that_a_family_loses_is_named(world, taken, expected):
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
+        ("tests/models_export", ["ONNX oracle test"]),
         ("tests/service/http", ["HTTP test"]),
         ("tests/service/kernels", ["kernel oracle test", "twin test"]),
         ("tests/service/ranking", ["ranking test"]),

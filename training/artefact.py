@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models_export.manifest import Manifest
+from models_export.onnx_writer import write_graphs
 from models_export.registry import Registry
 from models_export.writer import write_artefact
 from training.batches import Layout
@@ -42,9 +43,10 @@ def manifest_of(run: Run, prepared: Prepared, name: str) -> Manifest:
 
 
 def export_run(run: Run, prepared: Prepared, name: str, folder: Path) -> Manifest:
-    """Write the artefact of a run to ``folder`` (which must not exist)."""
+    """Write the artefact of a run, ONNX graphs included, to ``folder`` (which must not exist)."""
     weights = run.weights(Layout.of(prepared.fields))
-    return write_artefact(folder, manifest_of(run, prepared, name), weights, prepared.encoder, prepared.items)
+    manifest = manifest_of(run, prepared, name)
+    return write_artefact(folder, manifest, weights, prepared.encoder, prepared.items, write_graphs)
 
 
 def publish_run(run: Run, prepared: Prepared, registry: Registry, name: str, activate: bool) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from models_export.manifest import COMPILED_FAMILIES, FAMILIES
 from models_export.onnx_files import GRAPHS
@@ -18,7 +21,7 @@ from tests.tiny_artefact import CONTEXT, item_rows, tiny_artefact
 MOST_BYTES = 40_000
 
 
-@pytest.fixture(scope="module", params=[f for f in FAMILIES if f not in ("rafm", "llfm")])
+@pytest.fixture(scope="module", params=FAMILIES)
 def case(request: pytest.FixtureRequest) -> Case:
     return make_case(request.param)
 
@@ -79,7 +82,7 @@ def test_the_catalogues_best(case: Case, graphs: Graphs) -> None:
     assert top.tolist() == scores[index].tolist()
 
 
-@pytest.mark.parametrize("family", [f for f in COMPILED_FAMILIES if f not in ("rafm", "llfm")])
+@pytest.mark.parametrize("family", COMPILED_FAMILIES)
 def test_states_and_item_sides_are_those_of_the_kernels(family: str, tmp_path: Path) -> None:
     artefact = tiny_artefact(tmp_path / family, family, graphs=True)
     graphs, scorer = Graphs(artefact.path, artefact.manifest), make_scorer(artefact)
@@ -91,3 +94,33 @@ def test_states_and_item_sides_are_those_of_the_kernels(family: str, tmp_path: P
     np.testing.assert_allclose(found["g"], sides[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found["beta"], sides[1], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(graphs.rank(state[None], items), scorer.score_items(state, items), rtol=1e-5, atol=1e-5)
+
+
+@st.composite
+def cases(draw: st.DrawFn, family: str) -> Case:
+    """Any small case, each side with one field or more."""
+    singles = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    multis = draw(st.tuples(st.integers(int(singles[0] == 0), 2), st.integers(int(singles[1] == 0), 2)))
+    return make_case(
+        family,
+        dim=draw(st.integers(1, 20)),
+        rank=draw(st.integers(1, 4)),
+        singles=singles,
+        multis=multis,
+        dense=draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
+        n_items=draw(st.integers(1, 5)),
+        most_values=draw(st.integers(0, 4)),
+        scale=draw(st.sampled_from([0.1, 0.5])),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_shape_equals_the_oracle(family: str, data: st.DataObject) -> None:
+    case = data.draw(cases(family))
+    with TemporaryDirectory() as folder:
+        graphs = case.write(Path(folder))
+        scores = graphs.rank(graphs.state(case.contexts), case.items, [1])
+    assert_close(scores, expected(case, 1))

@@ -5,6 +5,7 @@ import pytest
 
 from models_export.encoded import EncodedSide
 from models_export.errors import ArtefactError
+from models_export.onnx_files import GRAPHS
 from models_export.reader import read_artefact
 from models_export.registry import Registry
 from service.scorers.numba_scorer import make_scorer
@@ -95,7 +96,8 @@ def test_same_run_same_bytes_and_versions_count_up(prepared, tmp_path):
     assert versions == ["v000001", "v000002"] and registry.active("small") == "v000001"
     folders = [registry.path("small", v) for v in versions]
     names = sorted(p.name for p in folders[0].iterdir())
-    assert names == ["items.safetensors", "manifest.json", "vocabulary.safetensors", "weights.safetensors"]
+    others = ["items.safetensors", "manifest.json", "vocabulary.safetensors", "weights.safetensors"]
+    assert names == sorted([*others, *GRAPHS])
     for name in names:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 

@@ -235,6 +235,16 @@ def test_check(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "none" in capsys.readouterr().err
 
 
+def test_check_tells_the_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, graphs in (("old", False), ("new", True)):
+        publish_tiny(tmp_path, name=name, graphs=graphs)
+        assert main(["check", str(tmp_path / name / "v000001")]) == 0
+        assert main(["check", str(tmp_path / name / "v000001"), "--json"]) == 0
+    old, new = capsys.readouterr().out.split("sound")[1:]
+    assert "none; export the model again for ONNX Runtime" in old and '"graphs": []' in old
+    assert "graphs       context.onnx, item.onnx, rank.onnx" in new and '"score.onnx"' in new
+
+
 def test_check_tells_the_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "tiny" / publish_tiny(tmp_path, "rafm", dim=8)
     assert main(["check", str(folder)]) == 0

@@ -1,0 +1,158 @@
+"""The graphs as files of an artefact: weights by reference, same bytes, verified, absent in old artefacts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+from models_export.errors import ArtefactError
+from models_export.manifest import FAMILIES, FieldSpec, Manifest
+from models_export.onnx_files import GRAPHS, has_graphs
+from models_export.onnx_graph import WEIGHTS
+from models_export.onnx_writer import write_graphs
+from models_export.reader import read_artefact
+from models_export.tensor_file import read_bytes_map, sha256, write_tensors
+from models_export.weights import weight_tensors
+from tests.data_folder import ROOT
+from tests.models_export.onnx_case import Graphs, make_case, random_weights
+from tests.tiny_artefact import write_tiny
+
+MOST_INLINE = 2_000
+"""Bytes of constants in a graph of these small models: orders, diagonals and bounds of slices."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_are_read_where_they_lie(family: str, tmp_path: Path) -> None:
+    """Every external initialiser is, byte for byte, the tensor of its name; what is inside a graph is little."""
+    case = make_case(family)
+    case.write(tmp_path)
+    tensors, data, seen = load_file(tmp_path / WEIGHTS), (tmp_path / WEIGHTS).read_bytes(), set()
+    for name in GRAPHS:
+        inline = 0
+        for tensor in onnx.load(str(tmp_path / name), load_external_data=False).graph.initializer:
+            if tensor.data_location != onnx.TensorProto.EXTERNAL:
+                inline += len(tensor.raw_data)
+                continue
+            where = {entry.key: entry.value for entry in tensor.external_data}
+            assert where["location"] == WEIGHTS
+            start, length = int(where["offset"]), int(where["length"])
+            source = tensor.name.removesuffix("_floats")
+            assert data[start : start + length] == tensors[source].tobytes(), tensor.name
+            assert int(np.prod(tensor.dims)) * 4 == length
+            seen.add(source)
+        assert inline < MOST_INLINE, name
+    used_otherwise = {"ranks", "local_anchors", "local_linear", "network.cross.bias"}
+    assert seen == set(tensors) - used_otherwise
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_inputs_same_bytes(family: str, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_tiny(tmp_path / folder, family, graphs=True)
+    for name in (*GRAPHS, "manifest.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("family", ["fm", "rafm", "llfm", "deepfm"])
+def test_no_weight_is_copied(family: str, tmp_path: Path) -> None:
+    """Python's memory while the graphs of a table of 8 MB and more are written."""
+    case = make_case(family, dim=14, singles=(1, 1), multis=(0, 0), dense=(0, 0))
+    times = -(-(8 << 20) // weight_tensors(case.weights, case.manifest)["embedding_rows"].nbytes)
+    fields = tuple(FieldSpec(f.name, f.side, f.kind, f.size * times) for f in case.manifest.fields)
+    manifest = Manifest("big", family, "logistic", 14, fields, locality=case.manifest.locality)
+    if family == "rafm":
+        weights = random_weights(np.random.default_rng(0), family, manifest.n_features, 2, 14, 2, 0.5)
+        tensors = weight_tensors(weights, manifest)
+    else:
+        tensors = weight_tensors(case.weights, case.manifest)
+        for name in {"embedding_rows", "local_anchors", "local_linear"} & set(tensors):
+            tensors[name] = np.repeat(tensors[name], times, axis=int(name == "local_anchors"))
+    write_tensors(tmp_path / WEIGHTS, tensors)
+    assert (tmp_path / WEIGHTS).stat().st_size > 8 << 20
+    tracemalloc.start()
+    try:
+        write_graphs(tmp_path, manifest)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_a_reader_says_which_graph_is_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    assert has_graphs(write_tiny(folder, graphs=True))
+    rank = (folder / "rank.onnx").read_bytes()
+    (folder / "rank.onnx").write_bytes(rank[:-1] + bytes([rank[-1] ^ 1]))
+    with pytest.raises(ArtefactError, match=r"file 'rank.onnx': expected SHA-256 .* Copy or export the artefact again"):
+        read_artefact(folder)
+    (folder / "rank.onnx").unlink()
+    with pytest.raises(ArtefactError, match=r"expected the files of its manifest, found .*missing \['rank.onnx'\]"):
+        read_artefact(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["rank.onnx"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtefactError, match=r"manifest: files: expected all of the graphs context.onnx, .*, or none"):
+        read_artefact(folder)
+
+
+def test_a_graph_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    write_tiny(folder, graphs=True)
+    (folder / "other.onnx").write_bytes(b"onnx")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["other.onnx"] = sha256(read_bytes_map(folder / "other.onnx"))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtefactError, match=r"manifest: files: expected all of the graphs .*other.onnx"):
+        read_artefact(folder)
+
+
+def test_artefacts_without_graphs_load(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "a")
+    assert not has_graphs(read_artefact(tmp_path / "a").manifest)
+
+
+def test_onnx_runtime_needs_no_onnx(tmp_path: Path) -> None:
+    """The graphs run in a process that can import neither onnx nor torch."""
+    folder = tmp_path / "a"
+    write_tiny(folder, "dplr", graphs=True)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in {'torch', 'onnx', 'training'}:\n"
+        "            raise ImportError(name + ' is blocked')\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+    )
+    code = (
+        "import pathlib, numpy as np, onnxruntime as o\n"
+        "from models_export.reader import read_artefact\n"
+        "from models_export.onnx_files import GRAPHS, has_graphs\n"
+        f"folder = pathlib.Path({str(folder)!r})\n"
+        "assert has_graphs(read_artefact(folder).manifest)\n"
+        "for name in GRAPHS: o.InferenceSession(str(folder / name))\n"
+        "try: import onnx\n"
+        "except ImportError as error: print(error)\n"
+    )
+    environ = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.stdout == "onnx is blocked\n", done.stderr
+
+
+def test_an_artefacts_graphs_are_over_its_own_weights(tmp_path: Path) -> None:
+    """Two versions side by side: each one's graphs read the weights beside them."""
+    states = []
+    for seed in (1, 2):
+        manifest = write_tiny(tmp_path / str(seed), "fm", seed=seed, graphs=True)
+        artefact = read_artefact(tmp_path / str(seed))
+        context = artefact.encoder.encode_side("context", [{"user_id": "u7"}])
+        states.append(Graphs(artefact.path, manifest).state(context))
+    assert not np.allclose(states[0], states[1])
