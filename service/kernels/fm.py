@@ -39,7 +39,7 @@ class FmKernel:
         """[t_C, S_C], float32 [1 + kp], of a side of one row."""
         state = np.zeros(self.state_size, np.float32)
         state[0] = self.bias
-        scratch = aligned((1, self.table.shape[1]))
+        scratch = aligned((1, self.table.shape[1])) if len(self._context_diagonals) else self._no_sums
         self._context(self.table, *context, self._context_diagonals, self._ones, scratch, state)
         return state
 

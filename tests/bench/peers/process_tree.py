@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -13,7 +14,7 @@ TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 def tree(root: int) -> list[int]:
     """``root``, its descendants, and every process of its session (a server is started in one of its own, so that a
-    child whose parent has ended is still found)."""
+    child whose parent has ended is still found), but for those that have ended."""
     parent, session = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -21,7 +22,8 @@ def tree(root: int) -> list[int]:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            parent[int(entry.name)], session[int(entry.name)] = int(fields[1]), int(fields[3])
+            if fields[0] != "Z":
+                parent[int(entry.name)], session[int(entry.name)] = int(fields[1]), int(fields[3])
     found = {root} | {pid for pid, of in session.items() if of == root}
     while grown := {pid for pid, of in parent.items() if of in found} - found:
         found |= grown
@@ -58,22 +60,22 @@ def cpu_s(root: int) -> float:
 
 def stop(process: subprocess.Popen[bytes], patience_s: float = 15.0) -> None:
     """SIGTERM, and SIGKILL for what of the tree is left after ``patience_s``."""
-    pids = tree(process.pid)
+    pids = set(tree(process.pid))
     process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline and (process.poll() is None or any(_alive(pid) for pid in pids)):
+    while time.monotonic() < deadline and (process.poll() is None or _left(pids)):
         time.sleep(0.1)
-    for pid in {*pids, *tree(process.pid)}:
-        if _alive(pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    for pid in {*_left(pids), *tree(process.pid)}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait(10)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def _left(pids: set[int]) -> set[int]:
+    """Those that have not ended."""
+    found = set()
+    for pid in pids:
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                found.add(pid)
+    return found

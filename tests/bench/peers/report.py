@@ -20,8 +20,8 @@ def render(found: dict[str, Any]) -> str:
         "",
         "DPLR rank 3, k = 8, 25 context and 38 item fields, a catalogue of 100,000 items; a request brings its context "
         f"and 100, 1,000 or 10,000 item ids, the reply has the best {TOP_K}; each request is another. Before it is "
-        "timed, every scorer and server has returned the scores of the formula in float64 to 1e-5 of the largest, but for "
-        "Vowpal Wabbit, whose model is another with weights of its own.",
+        "timed, every scorer and server has returned the scores of the formula in float64 to 1e-5 of the largest, but "
+        "for Vowpal Wabbit, whose model is another with weights of its own.",
         "",
         f"{summary(found['machine'])}; {versions}. One run, one after the other, one worker and one thread for the "
         "model; the load client shares the cores.",

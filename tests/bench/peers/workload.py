@@ -40,12 +40,12 @@ class Request:
         return msgspec.json.encode({"context": self.context, "item_ids": ids, "top_k": TOP_K})
 
 
-def draw_requests(size: int, count: int) -> Iterator[Request]:
+def draw_requests(size: int, count: int, n_items: int = N_ITEMS) -> Iterator[Request]:
     """Seeded requests of ``size`` candidates each, all different."""
     rng = np.random.default_rng(size)
     for _ in range(count):
         drawn = tuple(rng.integers(0, VALUES_PER_FIELD, N_CONTEXT).tolist())
-        yield Request(drawn, rng.choice(N_ITEMS, size, replace=False).astype(np.int32))
+        yield Request(drawn, rng.choice(n_items, size, replace=False).astype(np.int32))
 
 
 class Workload:
@@ -59,9 +59,9 @@ class Workload:
         self._first = np.asarray(offsets[:N_CONTEXT]) + 2  # known values start at 2
 
     @classmethod
-    def publish(cls, registry: Path) -> Workload:
+    def publish(cls, registry: Path, n_items: int = N_ITEMS) -> Workload:
         """Publish the benchmark's model (DPLR rank 3, k = 8, 25 + 38 fields, 100,000 items) and open it."""
-        publish_model(registry, MODEL)
+        publish_model(registry, MODEL, n_items)
         return cls.open(registry)
 
     @classmethod
