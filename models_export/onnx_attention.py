@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import combinations
 
+import numpy as np
+
 from models_export.manifest import Manifest
 from models_export.network import PREFIX
 from models_export.onnx_closed import ROWS
@@ -37,7 +39,7 @@ class AfmGraphs(NetworkGraphs):
         linear, v = self.linear(b, rows), b.part(rows, 0, self.manifest.dim)
         if n_fields > 1:
             first, second = zip(*combinations(range(n_fields), 2), strict=True)
-            pairs = self._pairs(b, b.mul(b.pick(v, first, axis=1), b.pick(v, second, axis=1)), 1)
+            pairs = self._pairs(b, b.mul(b.pick(v, first, axis=1), b.pick(v, second, axis=1)), len(first))
         else:
             pairs = b.add(b.mul(linear, b.constant([0.0, 0.0, 0.0])), b.constant(NO_PAIRS))
         return linear, b.concat(pairs, b.reshape(v, 0, n_fields * self.manifest.dim))
@@ -53,22 +55,22 @@ class AfmGraphs(NetworkGraphs):
         sets = [own, item_own]
         if n_context and n_item:
             products = b.mul(b.reshape(context, 0, n_context, 1, dim), b.reshape(item, 0, 1, n_item, dim))
-            sets.append(b.parts(self._pairs(b, products, 1, 2), 1, 1, 1))
+            sets.append(b.parts(self._pairs(b, products, n_context * n_item), 1, 1, 1))
         largest = b.op("Max", *(m for m, _, _ in sets))
         weights = [b.op("Exp", b.op("Sub", m, largest)) for m, _, _ in sets]
         Z = b.add(*(b.mul(w, z) for w, (_, z, _) in zip(weights, sets, strict=True)))
         A = b.add(*(b.mul(w, a) for w, (_, _, a) in zip(weights, sets, strict=True)))
         return b.add(b.squeeze(b.op("Div", A, Z), 1), beta, t)
 
-    def _pairs(self, b: GraphBuilder, products: str, *axes: int) -> str:
-        """[m, Z, A] of the pairs on ``axes`` of the products [n, .., dim], float32 [n, 3]."""
+    def _pairs(self, b: GraphBuilder, products: str, n_pairs: int) -> str:
+        """[m, Z, A], float32 [n, 3], of ``n_pairs`` products [n, .., dim] each."""
         names = ("attention.weight", "attention.bias", "attention.out", "out.weight")
         weight, bias, energy_out, out = (b.weight(PREFIX + name) for name in names)
-        hidden = b.op("Relu", b.add(b.matmul(products, b.transpose(weight, 1, 0)), bias))
-        energy = b.matmul(hidden, b.expand(energy_out, 1))
-        value = b.matmul(products, b.expand(out, 1))
-        last = len(axes) + 1
-        m = b.op("ReduceMax", energy, axes=[*axes, last], keepdims=1)
-        share = b.op("Exp", b.op("Sub", energy, m))
-        sums = [b.sum(share, *axes), b.sum(b.mul(share, value), *axes)]
-        return b.concat(b.squeeze(m, *axes), *sums)
+        products = b.reshape(products, -1, self.manifest.dim)
+        hidden = b.op("Relu", b.op("Gemm", products, weight, bias, transB=1))
+        energy = b.reshape(b.op("Gemm", hidden, b.expand(energy_out, 0), transB=1), -1, n_pairs)
+        value = b.reshape(b.op("Gemm", products, b.expand(out, 0), transB=1), -1, n_pairs)
+        m = b.op("ReduceMax", energy, axes=[1], keepdims=1)
+        share, ones = b.op("Exp", b.op("Sub", energy, m)), b.constant(np.ones((1, n_pairs)))
+        Z, A = (b.op("Gemm", terms, ones, transB=1) for terms in (share, b.mul(share, value)))
+        return b.concat(m, Z, A)

@@ -36,7 +36,7 @@ class Layers:
         for number in range(1, len(self.widths)):
             name = f"{PREFIX}hidden_{number}"
             x = b.op("Relu", b.op("Gemm", x, b.weight(f"{name}.weight"), b.weight(f"{name}.bias"), transB=1))
-        return b.matmul(x, b.reshape(self._out(b), self.widths[-1], 1))
+        return b.op("Gemm", x, b.reshape(self._out(b), 1, self.widths[-1]), transB=1)
 
     def apply(self, b: GraphBuilder, x: str) -> str:
         """Out . layers(x), [n, 1], of x [n, n_in]."""

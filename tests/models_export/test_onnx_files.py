@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 
@@ -85,6 +87,29 @@ def test_no_weight_is_copied(family: str, tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1 << 20
+
+
+def own_memory() -> int:
+    """Bytes of this process that are no file's."""
+    found = re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) << 10
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_onnx_runtime_maps_the_weights(tmp_path: Path) -> None:
+    """All sessions over a table of 64 MB, gathered from: together less memory of their own than a quarter of it."""
+    case = make_case("fm", dim=8, singles=(1, 1), multis=(0, 0), dense=(0, 0))
+    fields = tuple(FieldSpec(f.name, f.side, f.kind, 1 << 19) for f in case.manifest.fields)
+    rows = np.ones((1 << 20, 16), np.float32)
+    write_tensors(tmp_path / WEIGHTS, {"embedding_rows": rows, "global_bias": np.ones(1, np.float32)})
+    del rows
+    write_graphs(tmp_path, Manifest("big", "fm", "logistic", 8, fields))
+    before = own_memory()
+    sessions = [onnxruntime.InferenceSession(str(tmp_path / name)) for name in GRAPHS]
+    (state,) = sessions[0].run(None, {"context_rows": np.arange(1 << 16, dtype=np.int32)[:, None]})
+    assert state.shape == (1 << 16, 9)
+    assert own_memory() - before < 16 << 20
 
 
 def test_a_reader_says_which_graph_is_wrong(tmp_path: Path) -> None:
