@@ -24,10 +24,12 @@ from models_export.onnx_writer import write_graphs
 from models_export.reader import read_artefact
 from models_export.tensor_file import read_bytes_map, sha256, write_tensors
 from models_export.weights import weight_tensors
+from tests import oracle
 from tests.data_folder import ROOT
 from tests.models_export.onnx_case import Graphs, make_case, random_weights
 from tests.tiny_artefact import write_tiny
 
+MOST_BYTES = 40_000
 MOST_INLINE = 2_000
 """Bytes of constants in a graph of these small models: orders, diagonals and bounds of slices."""
 
@@ -181,3 +183,28 @@ def test_an_artefacts_graphs_are_over_its_own_weights(tmp_path: Path) -> None:
         context = artefact.encoder.encode_side("context", [{"user_id": "u7"}])
         states.append(Graphs(artefact.path, manifest).state(context))
     assert not np.allclose(states[0], states[1])
+
+
+def test_the_readmes_lines_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case("dplr", multis=(0, 0), dense=(0, 0))
+    folder = tmp_path / "registry" / "movielens" / "v000001"
+    folder.mkdir(parents=True)
+    case.write(folder)
+    (lines,) = (
+        b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "rank.run" in b
+    )
+    context = case.contexts.take(np.zeros(1, np.int64))
+    names = {"context_rows": context.rows, "item_rows": case.items.rows}
+    monkeypatch.chdir(tmp_path)
+    exec(lines, names)
+    np.testing.assert_allclose(
+        names["scores"], oracle.scores(case.manifest, case.weights, context, case.items), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_graphs_of_a_wide_model_are_small(family: str, tmp_path: Path) -> None:
+    """Sixty fields, vectors of 64, rank 16: little of it is inside a graph."""
+    case = make_case(family, dim=64, rank=16, singles=(25, 25), multis=(3, 3), dense=(2, 2))
+    case.write(tmp_path)
+    assert max((tmp_path / name).stat().st_size for name in GRAPHS) < MOST_BYTES

@@ -18,8 +18,6 @@ from tests import oracle
 from tests.models_export.onnx_case import Case, Graphs, make_case
 from tests.tiny_artefact import CONTEXT, item_rows, tiny_artefact
 
-MOST_BYTES = 40_000
-
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request: pytest.FixtureRequest) -> Case:
@@ -40,12 +38,11 @@ def assert_close(found: np.ndarray, scores: np.ndarray) -> None:
     np.testing.assert_allclose(found, scores, rtol=1e-5, atol=1e-5 * max(float(np.abs(scores).max(initial=0)), 1.0))
 
 
-def test_graphs_are_sound_and_small(graphs: Graphs) -> None:
+def test_graphs_are_sound(graphs: Graphs) -> None:
     for name in GRAPHS:
         path = graphs.folder / name
         onnx.checker.check_model(str(path), full_check=True)
         onnx.shape_inference.infer_shapes_path(str(path), str(path.with_suffix(".inferred")), True, True, True)
-        assert path.stat().st_size < MOST_BYTES
 
 
 def test_rank_equals_the_oracle(case: Case, graphs: Graphs) -> None:
