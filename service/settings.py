@@ -7,18 +7,36 @@ the start with the key, the value and what was expected; nothing is skipped with
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
 PREFIX = "CTRANK_"
 # Variables that share the prefix but belong to other programs of the project.
 FOREIGN = frozenset({"CTRANK_DATA"})
 
-RedisUrl = Annotated[str, StringConstraints(pattern=r"^(redis|rediss|unix)://.+")]
+
+def _checked_redis_url(url: str) -> str:
+    from service.context_cache.redis_url import parse_redis_url  # a service without Redis does not load its client
+
+    parse_redis_url(url)
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_checked_redis_url)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+def _masked(url: str) -> str:
+    from service.context_cache.redis_url import masked
+
+    return repr(masked(url))
+
+
+# How an error shows the value of a setting that holds a secret.
+_SHOWN: dict[str, Callable[[Any], str]] = {"admin_key": lambda key: "***", "redis_url": _masked}
 
 
 class SettingsError(Exception):
@@ -42,7 +60,9 @@ class Settings(BaseModel):
         None, min_length=8, description="key for activate and rollback (X-Admin-Key header); none: both are refused"
     )
     redis_url: RedisUrl | None = Field(
-        None, description="redis://host:port/db of the shared context tier; none: the embedded store"
+        None,
+        description="shared context tier: redis://host:port/db, redis+cluster://host:port,..., "
+        "redis+sentinel://host:port,.../master/db, rediss for TLS; none: the embedded store",
     )
     redis_timeout_ms: float = Field(5.0, gt=0, le=10_000, description="longest wait of a request for Redis")
     context_ttl_s: int = Field(3600, ge=1, le=31_536_000, description="life of a cached context")
@@ -101,8 +121,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
-            shown = "***" if name == "admin_key" else repr(values[name])
-            expected = first["msg"][0].lower() + first["msg"][1:]
+            shown = _SHOWN.get(name, repr)(values[name])
+            message = first["msg"].removeprefix("Value error, ")
+            expected = message[0].lower() + message[1:]
             about = cls.model_fields[name].description
             raise SettingsError(f"{sources[name]}={shown}: {expected} ({name}: {about})") from None
 

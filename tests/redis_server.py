@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Callable
+
+from redis import Redis
 
 from service.bench.redis_process import RedisProcess
 
 
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20) -> None:
+    """Poll until the condition holds; an `AssertionError` that says what did not happen in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.02)
+
+
 class RedisServer(RedisProcess):
-    """`kill` (SIGKILL) and `start` come with the process; this adds the server that hangs."""
+    """`kill` (SIGKILL) and `start` come with the process; this adds the server that hangs, and a client."""
+
+    password: str | None = None
+
+    def client(self, db: int = 0) -> Redis:
+        return Redis(port=self.port, db=db, password=self.password, decode_responses=True)
+
+    def command(self, *words: object) -> object:
+        """The reply to one command."""
+        with self.client() as client:
+            return client.execute_command(*words)
 
     def stop(self) -> None:
         """SIGSTOP: connections stay up, and nothing answers."""

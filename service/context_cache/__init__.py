@@ -44,9 +44,13 @@ def build_cache(
     store: SharedStore | None = None
     # Imported where used: a worker without Redis does not load its client.
     if redis_url is not None:
+        from service.context_cache.redis_cluster import ClusterStore
         from service.context_cache.redis_store import RedisStore
+        from service.context_cache.redis_url import parse_redis_url
 
-        store = RedisStore(redis_url, redis_timeout_ms / 1000, ttl_s, stats)
+        target = parse_redis_url(redis_url)
+        budget = (target.name, redis_timeout_ms / 1000, ttl_s, stats)
+        store = ClusterStore(target.seeds, *budget) if target.endpoint is None else RedisStore(target.endpoint, *budget)
     elif shared_dir is not None:
         from service.context_cache.lmdb_store import LmdbStore
 

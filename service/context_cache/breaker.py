@@ -44,14 +44,11 @@ class Breaker:
         self._pause_s, self._max_pause_s = pause_s, max_pause_s
         self._failures = 0
         self._failing_since = 0.0
+        self.is_closed = True  # whether requests may ask the server
         self._closed = asyncio.Event()
         self._closed.set()
+        stats.breakers[name] = CLOSED
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether requests may ask the server."""
-        return self._stats.breaker_state == CLOSED
 
     async def closed(self) -> None:
         """Wait until requests may ask the server."""
@@ -76,7 +73,8 @@ class Breaker:
         """Open at once."""
         if not self.is_closed:
             return
-        self._stats.breaker_state = OPEN
+        self.is_closed = False
+        self._stats.breakers[self._name] = OPEN
         self._stats.breaker_openings += 1
         self._closed.clear()
         log.warning(
@@ -88,10 +86,11 @@ class Breaker:
         self._task = asyncio.get_running_loop().create_task(self._recover())
 
     async def close(self) -> None:
-        """Stop probing."""
+        """Stop probing, and count no more."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._stats.breakers.pop(self._name, None)
 
     async def _recover(self) -> None:
         opened_at, pause_s = time.monotonic(), self._pause_s
@@ -99,14 +98,15 @@ class Breaker:
             # Jitter, so that the workers of many machines do not knock at the same instant.
             await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
             pause_s = min(2 * pause_s, self._max_pause_s)
-            self._stats.breaker_state = HALF_OPEN
+            self._stats.breakers[self._name] = HALF_OPEN
             try:
                 await self._probe()
             except Exception:
-                self._stats.breaker_state = OPEN
+                self._stats.breakers[self._name] = OPEN
                 continue
             self._failures = 0
-            self._stats.breaker_state = CLOSED
+            self.is_closed = True
+            self._stats.breakers[self._name] = CLOSED
             self._closed.set()
             log.warning("context cache: %s answers again after %.1f s", self._name, time.monotonic() - opened_at)
             return

@@ -5,8 +5,8 @@ or timed out leaves its future behind, so its late reply is thrown away and can 
 Compared with one pooled connection per request: no lock, no wait for a free connection, less than half the CPU, and
 half the turns of the event loop, each of which costs a busy worker milliseconds.
 
-redis-py connects (URL, TLS, password, database); then the pipe takes the connection's transport over and parses replies
-with hiredis as they arrive.
+The endpoint connects (`redis_endpoint.py`); then the pipe takes the connection's transport over and parses replies with
+hiredis as they arrive.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
+
+from service.context_cache.redis_endpoint import Endpoint
 
 Part = bytes | int
 _NOT_YET = object()
@@ -30,31 +29,12 @@ class PipeBroken(Exception):
     """The connection could not be made or was lost; the command may or may not have been executed."""
 
 
-def connection_pool(url: str, connect_timeout_s: float) -> ConnectionPool:
-    """Settings of all connections to `url` (redis://, rediss://, unix://). Raises ValueError for a bad URL.
-
-    What a pipe relies on is set after the URL was read, so that no query argument can undo it: no timeouts of
-    redis-py's own (a deadline belongs to the caller, and its timed writes could reorder commands), bytes in and out,
-    and no retries.
-    """
-    fixed: dict[str, Any] = {
-        "socket_timeout": None,
-        "socket_connect_timeout": connect_timeout_s,
-        "decode_responses": False,
-        "health_check_interval": 0,
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    pool = ConnectionPool.from_url(url, **fixed)
-    pool.connection_kwargs.update(fixed)
-    return pool
-
-
 class RedisPipe(asyncio.Protocol):
     """A connection that connects by itself; commands issued before it is connected are sent once it is."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._connection: Any = None  # kept for as long as its transport is used
         self._reader = hiredis.Reader(replyError=ResponseError, notEnoughData=_NOT_YET)
         self._early: list[tuple[asyncio.Future[Any], bytes]] = []  # issued before there was a connection
         self._waiting: deque[asyncio.Future[Any]] = deque()
@@ -108,6 +88,7 @@ class RedisPipe(asyncio.Protocol):
                     continue  # its caller has gone
                 if isinstance(reply, ResponseError):
                     future.set_exception(reply)
+                    future.exception()  # retrieved: not every caller looks at every reply
                 else:
                     future.set_result(reply)
         except hiredis.ProtocolError as error:
@@ -120,17 +101,13 @@ class RedisPipe(asyncio.Protocol):
         self.close("the server closed the connection" if exc is None else str(exc))
 
     async def _connect(self) -> None:
-        connection = self._connection
         try:
-            await connection.connect()
+            self._connection = connection = await self._endpoint.connect()
             transport = connection._writer.transport
             transport.set_protocol(self)
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # whatever it is, the callers must hear of it
             self.close(str(error) or type(error).__name__)
             return
-        except asyncio.CancelledError:
-            await connection.disconnect(nowait=True)
-            raise
         if transport.is_closing():
             self.close("the server closed the connection")
             return

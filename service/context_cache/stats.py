@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CLOSED, HALF_OPEN, OPEN = 0, 1, 2
 
 
 @dataclass(slots=True)
 class CacheStats:
-    """Everything the cache counts since it was built. All but the last four fields only grow."""
+    """Everything the cache counts since it was built. All but the last four fields only grow.
+
+    `breakers` has the state of each Redis server's circuit breaker by the server's name: 0 closed, 1 half open, 2 open.
+    """
 
     hits_memory: int = 0
     hits_shared: int = 0  # the embedded store of several workers
@@ -28,10 +31,15 @@ class CacheStats:
     evictions: int = 0  # from process memory
     shared_evictions: int = 0  # from the embedded store, before their time
     breaker_openings: int = 0
-    breaker_state: int = CLOSED  # 0 closed, 1 half open, 2 open
     memory_entries: int = 0
     memory_bytes: int = 0
     queued_writes: int = 0
+    breakers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def breaker_state(self) -> int:
+        """The worst state of all breakers; closed where there is none."""
+        return max(self.breakers.values(), default=CLOSED)
 
     def miss(self, reason: str) -> None:
         """Count a miss; `reason` is the part of a `misses_` field's name after the prefix."""

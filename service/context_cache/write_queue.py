@@ -49,6 +49,7 @@ class WriteQueue:
         self._in_flight: Batch = {}
         self._confirmation: Awaitable[None] | None = None  # of the batch in flight
         self._sent_at = 0.0
+        self._counted = 0
         self._wake = asyncio.Event()
         self._landed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -70,6 +71,16 @@ class WriteQueue:
         self._wake.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def take_out(self, is_foreign: Callable[[bytes], bool]) -> Batch:
+        """Remove and return the pending writes of some keys, in their order; those in flight may land nevertheless."""
+        taken: Batch = {}
+        for writes in (self._in_flight, self._deletes, self._puts):
+            for key in [key for key in writes if is_foreign(key)]:
+                taken[key] = writes.pop(key)
+        self._count()
+        self._landed.set()
+        return taken
 
     def pending(self, key: bytes) -> tuple[bool, Write | None]:
         """Whether a write of this key has not landed yet, and which."""
@@ -110,7 +121,7 @@ class WriteQueue:
         self._puts.clear()
         self._deletes.clear()
         self._in_flight = {}
-        self._stats.queued_writes = 0
+        self._count()
 
     def _place(self, key: bytes, write: Write | None) -> None:
         if write is None:
@@ -122,7 +133,7 @@ class WriteQueue:
         while len(self) > self._max_queued:
             (self._puts or self._deletes).popitem(last=False)
             self._stats.dropped_writes += 1
-        self._stats.queued_writes = len(self)
+        self._count()
 
     def _take(self) -> Batch:
         batch: Batch = {}
@@ -131,8 +142,13 @@ class WriteQueue:
         while self._puts and len(batch) < self._max_batch:
             key, write = self._puts.popitem(last=False)
             batch[key] = write
-        self._stats.queued_writes = len(self)
+        self._count()
         return batch
+
+    def _count(self) -> None:
+        """Several queues, those of a cluster's nodes, share the figures."""
+        self._stats.queued_writes += len(self) - self._counted
+        self._counted = len(self)
 
     def _send(self) -> None:
         self._in_flight = self._take()

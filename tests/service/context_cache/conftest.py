@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +45,43 @@ async def cache(**settings: Any) -> AsyncIterator[ContextCache]:
         yield built
     finally:
         await built.close()
+
+
+async def wait_for_breaker(contexts: ContextCache, breaker_state: int, timeout_s: float = 5) -> None:
+    async with asyncio.timeout(timeout_s):
+        while contexts.stats.breaker_state != breaker_state:
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def tls_in_front_of(port: int, folder: Path) -> AsyncIterator[int]:
+    """A TLS listener, with a certificate of its own, that passes everything on to `port`."""
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+    subprocess.run([*request, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    relays: set[asyncio.Task[None]] = set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        for pair in ((reader, inner_writer), (inner_reader, writer)):
+            relays.add(asyncio.create_task(relay(*pair)))
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        for task in relays:
+            task.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
 
 
 @pytest.fixture

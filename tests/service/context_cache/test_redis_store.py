@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import ssl
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +18,7 @@ from service.context_cache import ContextCache, build_cache
 from service.context_cache.record import pack
 from service.context_cache.stats import CLOSED, OPEN, CacheStats
 from tests.redis_server import RedisServer
-from tests.service.context_cache.conftest import DIGEST, cache, key, state
+from tests.service.context_cache.conftest import DIGEST, cache, key, state, tls_in_front_of, wait_for_breaker
 
 BUDGET_MS = 5.0
 SLACK_MS = 20.0  # the promise: no request longer than its Redis budget plus this for Redis's sake
@@ -40,12 +36,6 @@ def event_loop_kind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def client(server: RedisServer) -> Redis:
     return Redis.from_url(server.url)
-
-
-async def wait_for_breaker(contexts: ContextCache, breaker_state: int, timeout_s: float = 5) -> None:
-    async with asyncio.timeout(timeout_s):
-        while contexts.stats.breaker_state != breaker_state:
-            await asyncio.sleep(0.01)
 
 
 def test_round_trip_between_two_workers(redis_server: RedisServer) -> None:
@@ -484,37 +474,6 @@ def test_no_task_and_no_connection_outlives_close(redis_server: RedisServer) -> 
             assert len(redis.client_list()) == 1
 
     asyncio.run(run())
-
-
-@asynccontextmanager
-async def tls_in_front_of(port: int, folder: Path) -> AsyncIterator[int]:
-    """A TLS listener, with a certificate of its own, that passes everything on to `port`."""
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
-    subprocess.run([*request, *files], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    relays: set[asyncio.Task[None]] = set()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.close()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-        for pair in ((reader, inner_writer), (inner_reader, writer)):
-            relays.add(asyncio.create_task(relay(*pair)))
-
-    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
-    try:
-        yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-        for task in relays:
-            task.cancel()
-        await asyncio.gather(*relays, return_exceptions=True)
 
 
 def test_tls(redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

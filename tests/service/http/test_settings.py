@@ -19,7 +19,7 @@ def test_flag_over_variable_over_default() -> None:
         ("CTRANK_PORT", "99999", "65535"),
         ("CTRANK_PORT", "http", "integer"),
         ("CTRANK_WORKERS", "0", "greater than or equal to 1"),
-        ("CTRANK_REDIS_URL", "http://x", "redis|rediss|unix"),
+        ("CTRANK_REDIS_URL", "http://x", "redis://, rediss://, unix://"),
         ("CTRANK_REDIS_TIMEOUT_MS", "-1", "greater than 0"),
         ("CTRANK_REDIS_TIMEOUT_MS", "nan", "less than or equal"),
         ("CTRANK_CONTEXT_TTL_S", "1.5", "integer"),
