@@ -104,8 +104,11 @@ class FwfmGraphs(QueryFamily):
     def context(self, b: GraphBuilder, inputs: SideInputs) -> str:
         """See ``GraphFamily``."""
         v, t = self._side(b, inputs)
+        t = b.add(t, b.weight("global_bias"))
+        if not inputs.n_fields:
+            return b.concat(t, inputs.zeros(b, self.vector_size))
         Q = b.matmul(self._block(b, "item", "context"), v)
-        return b.concat(b.add(t, b.weight("global_bias")), b.reshape(Q, 0, self.vector_size))
+        return b.concat(t, b.reshape(Q, 0, self.vector_size))
 
     def item(self, b: GraphBuilder, inputs: SideInputs) -> tuple[str, str]:
         """See ``GraphFamily``."""

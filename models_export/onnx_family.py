@@ -73,12 +73,12 @@ class SymmetricFamily(QueryFamily):
 
     def context(self, b: GraphBuilder, inputs: SideInputs) -> str:
         """See ``GraphFamily``."""
-        t, s = self.sums(b, inputs)
+        t, s = self._sums(b, inputs)
         return b.concat(b.add(t, b.weight("global_bias")), s)
 
     def item(self, b: GraphBuilder, inputs: SideInputs) -> tuple[str, str]:
         """See ``GraphFamily``."""
-        t, s = self.sums(b, inputs)
+        t, s = self._sums(b, inputs)
         return s, b.add(b.squeeze(t, 1), self._own(b, s, self.partner(b, s)))
 
     def query(self, b: GraphBuilder, state: str) -> tuple[str, str]:
@@ -86,6 +86,10 @@ class SymmetricFamily(QueryFamily):
         t, s = b.parts(state, 1, self.vector_size)
         a = self.partner(b, s)
         return b.add(b.squeeze(t, 1), self._own(b, s, a)), a
+
+    def _sums(self, b: GraphBuilder, inputs: SideInputs) -> tuple[str, str]:
+        """``sums``; zeros without fields, over which a MatMul of ONNX Runtime is not defined."""
+        return self.sums(b, inputs) if inputs.n_fields else (inputs.zeros(b, 1), inputs.zeros(b, self.vector_size))
 
     @staticmethod
     def _own(b: GraphBuilder, s: str, a: str) -> str:

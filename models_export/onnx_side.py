@@ -24,6 +24,11 @@ class SideInputs:
     multi_rows: str = ""
     multi_weights: str = ""
 
+    @property
+    def n_fields(self) -> int:
+        """Fields of the side."""
+        return self.n_single + self.n_multi
+
     @classmethod
     def declare(cls, b: GraphBuilder, manifest: Manifest, side: Side, n: str) -> SideInputs:
         """Declare the inputs of a side with ``n`` rows."""
@@ -34,6 +39,11 @@ class SideInputs:
         shape: list[int | str] = [n, n_multi, f"{side}_values"]
         lists = b.input(f"{side}_multi_rows", "int32", shape), b.input(f"{side}_multi_weights", "float32", shape)
         return cls(side, rows, n_single, n_multi, *lists)
+
+    def zeros(self, b: GraphBuilder, *sizes: int) -> str:
+        """Zeros [n, *sizes]."""
+        n = b.part(b.op("Shape", self.rows), 0, 1, axis=0)
+        return b.op("ConstantOfShape", b.concat(n, b.ints(*sizes), axis=0))
 
     def gather(self, b: GraphBuilder, table: str) -> str:
         """Rows of a table for the single-valued fields, [n, n_single, width]."""

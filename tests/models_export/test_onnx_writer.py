@@ -79,6 +79,15 @@ def test_the_catalogues_best(case: Case, graphs: Graphs) -> None:
     assert top.tolist() == scores[index].tolist()
 
 
+@pytest.mark.parametrize("singles", [(0, 3), (3, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_side_without_fields(family: str, singles: tuple[int, int], tmp_path: Path) -> None:
+    case = make_case(family, singles=singles, multis=(0, 0), dense=(0, 0))
+    graphs = case.write(tmp_path)
+    assert_close(graphs.rank(graphs.state(case.contexts), case.items, [1]), expected(case, 1))
+    assert_close(graphs.score(case.contexts.take(np.ones(len(case.items), np.int64)), case.items), expected(case, 1))
+
+
 @pytest.mark.parametrize("family", COMPILED_FAMILIES)
 def test_states_and_item_sides_are_those_of_the_kernels(family: str, tmp_path: Path) -> None:
     artefact = tiny_artefact(tmp_path / family, family, graphs=True)
