@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,14 @@ DIM = 8
 RANK = 3
 
 
-def publish_model(root: Path, name: str = "bench", n_items: int = N_ITEMS) -> None:
+Graphs = Callable[[Path, Manifest], None]
+"""Writes ONNX graphs, as ``write_artefact`` takes it: the service itself has no onnx."""
+
+
+def publish_model(root: Path, name: str = "bench", n_items: int = N_ITEMS, graphs: Graphs | None = None) -> None:
     """Publish and activate a DPLR model: 25 context and 38 item fields of 1,000 values each, items "i0", "i1", ..."""
     registry = Registry(root)
-    registry.activate(name, registry.publish(name, lambda folder: _write(folder, name, n_items)))
+    registry.activate(name, registry.publish(name, lambda folder: _write(folder, name, n_items, graphs)))
 
 
 def value(field: str, j: int) -> str:
@@ -34,7 +39,7 @@ def value(field: str, j: int) -> str:
     return f"{field}-{j}"
 
 
-def _write(folder: Path, name: str, n_items: int) -> None:
+def _write(folder: Path, name: str, n_items: int, graphs: Graphs | None) -> None:
     rng = np.random.default_rng(3)
     names = [f"c{i}" for i in range(N_CONTEXT)] + [f"f{i}" for i in range(N_ITEM)]
     sides = ["context"] * N_CONTEXT + ["item"] * N_ITEM
@@ -51,4 +56,4 @@ def _write(folder: Path, name: str, n_items: int) -> None:
     rows = (local + encoder.offsets[N_CONTEXT:-1]).astype(np.int32)
     items = Items(StringTable.build([f"i{i}" for i in range(n_items)], 0), EncodedSide.without_multi(rows))
     manifest = Manifest(name, "dplr", "logistic", DIM, encoder.fields, rank=RANK, training={"fingerprint": "synthetic"})
-    write_artefact(folder, manifest, weights, encoder, items)
+    write_artefact(folder, manifest, weights, encoder, items, graphs)

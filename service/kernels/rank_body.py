@@ -37,7 +37,7 @@ from service.kernels.json_tokens import (
 from service.kernels.now import now
 from service.kernels.plan import matrix, vector
 from service.kernels.query import query_of
-from service.kernels.rank_ids import OTHERWISE, SELECT_SHARE
+from service.kernels.rank_ids import OTHERWISE, SELECT_FEW, SELECT_SHARE
 from service.kernels.raw_memory import inner_kernel, load_tail, load_u8, store_u8, store_u64
 from service.kernels.scan_context import encode_context
 from service.kernels.scan_fields import RAW, TABLES
@@ -221,7 +221,9 @@ def _read(plan, body, needed):
             break
         if c != COMMA:
             return refused
-    if at != end or seen & needed != needed or k < 1 or k > plan[BEST, 1] or count < k * SELECT_SHARE:
+    if at != end or seen & needed != needed or k < 1 or k > plan[BEST, 1] or k > count:
+        return refused
+    if k > SELECT_FEW and count < k * SELECT_SHARE:
         return refused
     return count, k, n_unknown, context_s
 

@@ -23,9 +23,12 @@ from service.kernels.scan_fields import RAW, TABLES
 from service.kernels.scan_known_ids import scan_known_ids, work_words
 
 OTHERWISE = -1
-"""What this path leaves to the separate steps: unusual JSON, unknown ids, few candidates, scores that overflow."""
+"""What this path leaves to the separate steps: unusual JSON, unknown ids, a large share of a slate (or more than there
+is), scores that overflow."""
 SELECT_SHARE = 16
 """Share of the slate up to which selecting while scoring beats scoring and sorting."""
+SELECT_FEW = 64
+"""So few are selected while scoring whatever their share: one call beats the separate steps."""
 
 
 @cache
@@ -49,7 +52,7 @@ def rank_ids_kernel(size: int) -> Any:
         begin = int64(raw.ctypes.data)
         end = begin + len(raw)
         count, at = scan_known_ids(skip_space(begin, end), end, table, index[:limit], work)
-        if count < k * SELECT_SHARE or skip_space(at, end) != end:
+        if count < k or (k > SELECT_FEW and count < k * SELECT_SHARE) or skip_space(at, end) != end:
             return OTHERWISE, 0
         padded = count + -count % GROUP
         for i in range(count, padded):

@@ -32,15 +32,8 @@ def make_handler(kind: str, registry: Path) -> Handler:
     return kernel_handler(registry) if kind == "kernel" else scoring_handler(kind, registry)
 
 
-class _Parts(msgspec.Struct):
-    context: msgspec.Raw
-    item_ids: msgspec.Raw
-    top_k: int
-
-
 def kernel_handler(registry: Path) -> Handler:
-    """One compiled call for each request; like the service, the separate steps where a request wants a large share of
-    its slate (10 of 100)."""
+    """One compiled call for each request."""
     from service.rank_reply import head
     from service.ranking import Meters, RankingModel
 
@@ -49,17 +42,11 @@ def kernel_handler(registry: Path) -> Handler:
     first = head(MODEL, "v000001", "computed")
     whole = model.whole_request(MODEL, first, Meters.discarded())
     assert whole is not None
-    decoder = msgspec.json.Decoder(_Parts)
 
     def handle(body: bytes) -> bytes:
-        started = perf_counter()
-        reply = whole.answer(body, started)
-        if reply is not None:
-            return reply
-        request = decoder.decode(body)
-        state = model.context_state(model.encode_context(request.context))
-        items = model.rank_ids(state, request.item_ids, request.top_k).to_json_items()
-        return b'%b%b,"unknown_item_ids":[],"took_ms":%.3f}' % (first, items, (perf_counter() - started) * 1e3)
+        reply = whole.answer(body, perf_counter())
+        assert reply is not None
+        return reply
 
     return handle
 

@@ -88,7 +88,8 @@ class SplitOnnxScorer:
 
     def __call__(self, context: np.ndarray, items: np.ndarray) -> np.ndarray:
         (state,) = self.context.run(["state"], {"context_rows": context})
-        return self.rank.run(["scores"], {"state": state, "item_rows": items})[0]
+        fed = {"state": state, "state_index": np.zeros(1, np.int32), "item_rows": items}
+        return self.rank.run(["scores"], fed)[0]
 
 
 class VowpalWabbit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,12 @@ class Workload:
 
     @classmethod
     def publish(cls, registry: Path, n_items: int = N_ITEMS) -> Workload:
-        """Publish the benchmark's model (DPLR rank 3, k = 8, 25 + 38 fields, 100,000 items) and open it."""
-        publish_model(registry, MODEL, n_items)
+        """Publish the benchmark's model (DPLR rank 3, k = 8, 25 + 38 fields, 100,000 items) and open it; with its ONNX
+        graphs where onnx is installed."""
+        graphs = None
+        if importlib.util.find_spec("onnx") is not None:
+            from models_export.onnx_writer import write_graphs as graphs
+        publish_model(registry, MODEL, n_items, graphs)
         return cls.open(registry)
 
     @classmethod

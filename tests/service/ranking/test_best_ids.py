@@ -33,7 +33,7 @@ def test_a_family_without_a_query_takes_the_separate_steps(llfm: RankingModel) -
     assert llfm.whole_request("tiny", b"", Meters.discarded()) is None
 
 
-@given(ids, st.integers(1, 9))
+@given(ids, st.integers(1, 9) | st.integers(1, 70))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_short_way_is_the_long_way(model: RankingModel, slate: list[Any], k: int) -> None:
     state = model.context_state(model.encode_context(CONTEXT))
@@ -52,8 +52,10 @@ def test_short_way_is_the_long_way(model: RankingModel, slate: list[Any], k: int
 def test_the_short_way_is_taken(model: RankingModel) -> None:
     state = model.context_state(model.encode_context(CONTEXT))
     slate = [f"i{i}" for i in range(60)]
-    assert model.rank_ids(state, msgspec.json.encode(slate), 3).text is not None
-    assert model.rank_ids(state, msgspec.json.encode(slate), 4).text is None  # too large a share of the slate
+    for k in (3, 4, 60):
+        assert model.rank_ids(state, msgspec.json.encode(slate), k).text is not None
+    assert model.rank_ids(state, msgspec.json.encode(slate), 61).text is None  # more than there are
+    assert model.rank_ids(state, msgspec.json.encode(slate * 2), 65).text is None  # many, and a large share
     assert model.rank_ids(state, msgspec.json.encode([*slate, "new"]), 3).text is None
 
 

@@ -79,7 +79,7 @@ separators = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")])
 @given(
     contexts,
     st.lists(st.sampled_from(SLATE), min_size=16, max_size=80),
-    st.integers(1, 4),
+    st.integers(1, 4) | st.integers(1, 90),
     separators,
     st.permutations(["context", "item_ids", "top_k", "model"]),
     st.booleans(),
@@ -128,7 +128,8 @@ def test_a_damaged_body_is_answered_rightly_or_left_aside(
         USUAL.replace(b'"i59"', b'"i\\u0035"'),
         USUAL.replace(b'"top_k":3', b'"top_k":03'),
         USUAL.replace(b'"top_k":3', b'"top_k":-3'),
-        USUAL.replace(b'"top_k":3', b'"top_k":4'),  # too large a share of the slate
+        USUAL.replace(b'"top_k":3', b'"top_k":61'),  # more than there are
+        json.dumps({"context": CONTEXT, "item_ids": SLATE * 2, "top_k": 65}).encode(),  # many, and a large share
         USUAL.replace(b'"top_k":3', b'"top_k":3,"top_k":3'),
         USUAL.replace(b'"top_k":3', b'"top_k":3,"explain":true'),
         USUAL.replace(b'"top_k":3', b'"top_k":3,"model":"another"'),
