@@ -4,15 +4,16 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint bench clean
+.PHONY: help demo serve test lint bench loadtest clean
 
 help:
-	@echo "make demo    train on MovieLens-1M (or a synthetic log), publish, and rank a slate over HTTP"
-	@echo "make serve   serve what the demo published on http://127.0.0.1:8000 (docs under /docs)"
-	@echo "make test    lint, types and the whole test suite"
-	@echo "make lint    ruff and mypy"
-	@echo "make bench   all benchmarks, with their baselines in the same run"
-	@echo "make clean   remove .venv, the demo's files and caches"
+	@echo "make demo      train on MovieLens-1M (or a synthetic log), publish, and rank a slate over HTTP"
+	@echo "make serve     serve what the demo published on http://127.0.0.1:8000 (docs under /docs)"
+	@echo "make test      lint, types and the whole test suite"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     all benchmarks, with their baselines in the same run"
+	@echo "make loadtest  Locust and an open-loop client against a service of their own; report in loadtest/report"
+	@echo "make clean     remove .venv, the demo's files and caches"
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
@@ -20,7 +21,7 @@ help:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --editable ".[train,onnx,dev]"
+	$(BIN)/pip install --quiet --editable ".[train,onnx,loadtest,dev]"
 	@touch $@
 
 demo: .venv/ready
@@ -43,6 +44,9 @@ lint: .venv/ready
 bench: .venv/ready
 	for what in kernels catalogue http cache; do $(BIN)/ctrank-serve bench $$what || exit 1; done
 
+loadtest: .venv/ready
+	$(BIN)/python -m loadtest
+
 clean:
-	rm -rf .venv demo build .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv demo build loadtest/report .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Load tests: seeded traffic, Locust users and shapes, an open-loop client, checks and reports."""
