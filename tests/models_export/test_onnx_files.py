@@ -29,6 +29,13 @@ from tests.data_folder import ROOT
 from tests.models_export.onnx_case import Graphs, make_case, random_weights
 from tests.tiny_artefact import write_tiny
 
+ON_CUDA = {
+    "Add", "Cast", "Concat", "ConstantOfShape", "CumSum", "Div", "Exp", "Gather", "GatherElements", "Gemm", "Identity",
+    "Less", "MatMul", "Max", "Min", "Mod", "Mul", "Not", "Pad", "ReduceMax", "ReduceSum", "ReduceSumSquare", "Relu",
+    "Reshape", "Shape", "Slice", "Softmax", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze",
+}  # fmt: skip
+"""Operators that ONNX Runtime runs on the GPU in opset 17 for the types used (its page of operator kernels); another
+one would have its inputs copied to the host, and what it says copied back."""
 MOST_BYTES = 40_000
 MOST_INLINE = 2_000
 """Bytes of constants in a graph of these small models: orders, diagonals and bounds of slices."""
@@ -56,6 +63,13 @@ def test_weights_are_read_where_they_lie(family: str, tmp_path: Path) -> None:
         assert inline < MOST_INLINE, name
     used_otherwise = {"ranks", "local_anchors", "local_linear", "network.cross.bias"}
     assert seen == set(tensors) - used_otherwise
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_operator_has_a_cuda_kernel(family: str, tmp_path: Path) -> None:
+    make_case(family).write(tmp_path)
+    used = {node.op_type for name in GRAPHS for node in onnx.load(str(tmp_path / name)).graph.node}
+    assert used <= ON_CUDA
 
 
 @pytest.mark.parametrize("family", FAMILIES)
