@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: help demo serve test lint bench loadtest clean
+.PHONY: help demo serve test lint bench loadtest image-check clean
 
 help:
 	@echo "make demo      train on MovieLens-1M (or a synthetic log), publish, and rank a slate over HTTP"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     all benchmarks, with their baselines in the same run"
 	@echo "make loadtest  Locust and an open-loop client against a service of their own; report in loadtest/report"
+	@echo "make image-check  build the container images with buildah and run them (root; no container engine needed)"
 	@echo "make clean     remove .venv, the demo's files and caches"
 
 .venv/ready: pyproject.toml
@@ -46,6 +47,9 @@ bench: .venv/ready
 
 loadtest: .venv/ready
 	$(BIN)/python -m loadtest
+
+image-check:
+	$(PYTHON) deploy/check_image.py
 
 clean:
 	rm -rf .venv demo build loadtest/report .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -250,7 +250,10 @@ class ModelSet:
             raise ActivationRefused(error.detail, "version") from error
         async with self._changing:
             before = await self._in_thread(lambda: self.registry.active(name))
-            await self._in_thread(lambda: self.registry.activate(name, version))
+            try:
+                await self._in_thread(lambda: self.registry.activate(name, version))
+            except OSError as error:
+                raise self._not_writable(error) from error
             self._swap(served)
             self._states[name] = (version, "ready")
         return version, before
@@ -265,6 +268,8 @@ class ModelSet:
                 version = await self._in_thread(lambda: self.registry.rollback(name))
             except ArtefactError as error:
                 raise ActivationRefused(str(error)) from error
+            except OSError as error:
+                raise self._not_writable(error) from error
             try:
                 served = await self._obtain(name, version)
             except ModelUnavailable as error:
@@ -274,6 +279,11 @@ class ModelSet:
             self._swap(served)
             self._states[name] = (version, "ready")
         return version, before
+
+    def _not_writable(self, error: OSError) -> ActivationRefused:
+        """A registry that is mounted read-only, say: its pointers are moved where models are published."""
+        reason = error.strerror or str(error)
+        return ActivationRefused(f"registry {self.settings.registry}: expected it to be writable, found: {reason}")
 
     def states(self) -> dict[str, tuple[str | None, str]]:
         """Model -> (version, state), for `/readyz`."""

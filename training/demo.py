@@ -14,17 +14,19 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from models_export.registry import Registry
 from training.examples import ExampleReader
 from training.prepared import Prepared
 from training.raw_log import Rejected, open_log
 from training.spec import load_spec
 
 MODEL = "movielens"
+DPLR = ("dplr", "--rank", "2")
 SYNTHETIC_ROWS = 400_000
 READY_TIMEOUT_S = 120.0
 
@@ -33,9 +35,19 @@ def main() -> int:
     """Run the tour; returns the exit code of the first command that fails, else 0."""
     parser = argparse.ArgumentParser(prog="python -m training.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (default demo)")
-    out = parser.parse_args().out
+    parser.add_argument(
+        "--publish",
+        type=Path,
+        metavar="REGISTRY",
+        help="train and publish alone, in this registry and only if it has no such model: a container's first start",
+    )
+    arguments = parser.parse_args()
+    out = arguments.out
     started = time.monotonic()
     try:
+        if arguments.publish is not None:
+            publish(out, arguments.publish)
+            return 0
         tour(out)
     except subprocess.CalledProcessError as failed:
         return int(failed.returncode)
@@ -49,20 +61,46 @@ def main() -> int:
 def tour(out: Path) -> None:
     """Prepare, train, publish and rank under ``out``; what is there already is kept (training resumes)."""
     spec, data = find_data(out)
-    prepared = out / "prepared"
-    if not (prepared / "prepared.json").exists():
-        train("prepare", spec, "--data", str(data), "--out", str(prepared))
-    for model, *options in (("dplr", "--rank", "2"), ("fm",)):
-        command = ["fit", str(prepared), "--model", model, *options, "--out", str(out / model), "--resume"]
-        train(*command)
+    prepared = prepare(spec, data, out)
+    for model, *options in (DPLR, ("fm",)):
+        fit(prepared, model, options, out)
     print("\nTest split, same data, same number of factors (k = 8):")
     print(f"  {'':18s}{'AUC':>8s}{'log loss':>10s}")
     for model, title in (("dplr", "DPLR-FwFM rank 2"), ("fm", "FM")):
         found = json.loads(train("evaluate", str(out / model), "--json", show=False))["metrics"]
         print(f"  {title:18s}{found['auc']:8.4f}{found['log_loss']:10.4f}")
     registry = out / "registry"
-    train("export", str(out / "dplr"), "--registry", str(registry), "--name", MODEL, "--activate")
+    export(out, registry)
     rank(Prepared.open(prepared), first_context(spec, data), registry)
+
+
+def publish(out: Path, registry: Path) -> None:
+    """Train the DPLR model under ``out`` and publish it in ``registry``, unless one is active there."""
+    active = Registry(registry).active(MODEL)
+    if active is not None:
+        print(f"{registry}: {MODEL} {active} is active, nothing to do")
+        return
+    model, *options = DPLR
+    fit(prepare(*find_data(out), out), model, options, out)
+    export(out, registry)
+
+
+def prepare(spec: str, data: Path, out: Path) -> Path:
+    """The prepared data's folder, made if it is not there."""
+    prepared = out / "prepared"
+    if not (prepared / "prepared.json").exists():
+        train("prepare", spec, "--data", str(data), "--out", str(prepared))
+    return prepared
+
+
+def fit(prepared: Path, model: str, options: Sequence[str], out: Path) -> None:
+    """Train the run ``out/model``, or continue it."""
+    train("fit", str(prepared), "--model", model, *options, "--out", str(out / model), "--resume")
+
+
+def export(out: Path, registry: Path) -> None:
+    """Publish and activate the DPLR run."""
+    train("export", str(out / DPLR[0]), "--registry", str(registry), "--name", MODEL, "--activate")
 
 
 def find_data(out: Path) -> tuple[str, Path]:

@@ -28,10 +28,12 @@ Graphs = Callable[[Path, Manifest], None]
 """Writes ONNX graphs, as ``write_artefact`` takes it: the service itself has no onnx."""
 
 
-def publish_model(root: Path, name: str = "bench", n_items: int = N_ITEMS, graphs: Graphs | None = None) -> None:
+def publish_model(
+    root: Path, name: str = "bench", n_items: int = N_ITEMS, graphs: Graphs | None = None, rank: int = RANK
+) -> None:
     """Publish and activate a DPLR model: 25 context and 38 item fields of 1,000 values each, items "i0", "i1", ..."""
     registry = Registry(root)
-    registry.activate(name, registry.publish(name, lambda folder: _write(folder, name, n_items, graphs)))
+    registry.activate(name, registry.publish(name, lambda folder: _write(folder, name, n_items, graphs, rank)))
 
 
 def value(field: str, j: int) -> str:
@@ -39,7 +41,7 @@ def value(field: str, j: int) -> str:
     return f"{field}-{j}"
 
 
-def _write(folder: Path, name: str, n_items: int, graphs: Graphs | None) -> None:
+def _write(folder: Path, name: str, n_items: int, graphs: Graphs | None, rank: int) -> None:
     rng = np.random.default_rng(3)
     names = [f"c{i}" for i in range(N_CONTEXT)] + [f"f{i}" for i in range(N_ITEM)]
     sides = ["context"] * N_CONTEXT + ["item"] * N_ITEM
@@ -51,9 +53,9 @@ def _write(folder: Path, name: str, n_items: int, graphs: Graphs | None) -> None
 
     m = len(names)
     n = encoder.n_features
-    weights = Weights("dplr", draw(n, DIM), draw(n), -1.0, U=draw(RANK, m) * 5, e=draw(RANK) * 10)
+    weights = Weights("dplr", draw(n, DIM), draw(n), -1.0, U=draw(rank, m) * 5, e=draw(rank) * 10)
     local = rng.integers(2, 2 + VALUES_PER_FIELD, size=(n_items, N_ITEM))
     rows = (local + encoder.offsets[N_CONTEXT:-1]).astype(np.int32)
     items = Items(StringTable.build([f"i{i}" for i in range(n_items)], 0), EncodedSide.without_multi(rows))
-    manifest = Manifest(name, "dplr", "logistic", DIM, encoder.fields, rank=RANK, training={"fingerprint": "synthetic"})
+    manifest = Manifest(name, "dplr", "logistic", DIM, encoder.fields, rank=rank, training={"fingerprint": "synthetic"})
     write_artefact(folder, manifest, weights, encoder, items, graphs)

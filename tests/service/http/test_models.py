@@ -89,6 +89,16 @@ def test_activate_and_roll_back(own_server: ServerProcess, own_registry: Path) -
     assert server.client.post("/models/tiny/activate", json={}, headers=KEY).status_code == 422
 
 
+def test_a_registry_that_cannot_be_written_refuses_to_activate(own_server: ServerProcess, own_registry: Path) -> None:
+    publish_tiny(own_registry, "fm", activate=False, seed=4)
+    (own_registry / "tiny" / ".lock").unlink()
+    (own_registry / "tiny" / ".lock").mkdir()
+    for path, body in (("activate", {"version": "v000002"}), ("rollback", {})):
+        reply = own_server.client.post(f"/models/tiny/{path}", json=body, headers=KEY)
+        assert reply.status_code == 409 and "expected it to be writable" in reply.json()["detail"]
+    assert own_server.rank(context=CONTEXT, item_ids=["i1"]).json()["version"] == "v000001"
+
+
 def test_activated_in_the_registry_is_served_without_restart(own_server: ServerProcess, own_registry: Path) -> None:
     assert publish_tiny(own_registry, "fwfm", seed=2) == "v000002"
     wait_for_version(own_server, "v000002")
