@@ -1,4 +1,4 @@
-# Targets: service (the default), gpu, trainer. None of them runs as root.
+# Targets: service (the default), gpu, trainer, loadtest. None of them runs as root.
 #
 # Package indexes are pip's own business: --build-arg PIP_INDEX_URL=..., PIP_EXTRA_INDEX_URL=... (an index of torch's CPU
 # builds keeps several gigabytes of CUDA libraries out of the trainer), PIP_FIND_LINKS=..., PIP_TRUSTED_HOST=...
@@ -43,6 +43,13 @@ COPY service service
 COPY training training
 RUN pip install --no-deps --force-reinstall .
 
+FROM dependencies AS loadtest-package
+# Locust alone: the extra also has what reports and servers of its own take.
+RUN pip install "locust>=2.32"
+COPY models_export models_export
+COPY loadtest loadtest
+RUN pip install --no-deps --force-reinstall . && rm /opt/ctrank/bin/ctrank-train /opt/ctrank/bin/ctrank-serve
+
 # -- what all images share: a user, the registry's and the cache's folders ------------------------------------------------
 # hadolint ignore=DL3006
 FROM ${PYTHON_IMAGE} AS base
@@ -59,6 +66,12 @@ COPY --from=training-package /opt/ctrank /opt/ctrank
 ENV NUMBA_CACHE_DIR=/var/cache/ctrank/kernels MPLCONFIGDIR=/tmp
 VOLUME /registry
 CMD ["python", "-m", "training.demo", "--out", "/work/demo", "--publish", "/registry"]
+
+FROM base AS loadtest
+COPY --from=loadtest-package /opt/ctrank /opt/ctrank
+COPY loadtest /work/loadtest
+EXPOSE 8089
+ENTRYPOINT ["locust", "-f", "/work/loadtest/locustfile.py"]
 
 FROM base AS service-base
 ENV CTRANK_HOST=0.0.0.0 \

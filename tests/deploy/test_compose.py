@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from service.settings import Settings
 from tests.deploy.files import ROOT, compose, instructions
 
 SERVICES: dict[str, Any] = compose()["services"]
-LASTING = [name for name in SERVICES if name != "trainer"]
+LASTING = [name for name in SERVICES if name not in ("trainer", "loadtest")]
 
 
 def seconds(text: str) -> int:
@@ -37,7 +38,9 @@ def test_the_compose_schema() -> None:
 
 
 def test_the_stack_is_whole() -> None:
-    assert {"service", "redis", "trainer", "prometheus", "grafana"} == set(SERVICES)
+    assert {"service", "redis", "trainer", "prometheus", "grafana", "loadtest"} == set(SERVICES)
+    assert SERVICES["loadtest"]["profiles"] == ["loadtest"]
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["loadtest"]
 
 
 def test_the_settings_are_the_service_s() -> None:
@@ -111,9 +114,16 @@ def test_images_are_built_from_the_dockerfile_or_pinned() -> None:
 
 def test_the_registry_is_written_by_the_trainer_alone() -> None:
     modes = {name: mode for name in SERVICES for source, mode in mounts(name).values() if source == "registry"}
-    assert modes == {"service": "ro", "trainer": "rw"}
+    assert modes == {"service": "ro", "trainer": "rw", "loadtest": "ro"}
 
 
 def test_the_health_check_is_the_image_s() -> None:
     check = next(rest for _, word, rest in instructions() if word == "HEALTHCHECK")
     assert SERVICES["service"]["healthcheck"]["test"][-1] in check
+
+
+def test_locust_finds_the_service() -> None:
+    environment = SERVICES["loadtest"]["environment"]
+    assert environment["LOCUST_HOST"] == "http://service:8000"
+    assert environment["LOADTEST_REGISTRY"] in mounts("loadtest")
+    assert Path(ROOT / "loadtest" / "locustfile.py").exists()

@@ -17,7 +17,7 @@ from service.kernels._simd import Machine
 from tests.deploy.files import DEPLOY, ROOT, instructions
 
 IMAGE = DEPLOY / "image"
-FINAL = ("service", "gpu", "trainer")
+FINAL = ("service", "gpu", "trainer", "loadtest")
 
 
 def stage_chain(stage: str) -> list[str]:
