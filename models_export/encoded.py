@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,20 @@ class EncodedSide:
         """Rows that have single-valued fields only."""
         nothing = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         return cls(rows, np.zeros(1, dtype=np.int64), *nothing)
+
+    @classmethod
+    def concatenated(cls, sides: Sequence[EncodedSide]) -> EncodedSide:
+        """The rows of one or more sides of the same fields, one side's behind the other's."""
+        if len(sides) == 1:
+            return sides[0]
+        ends = np.cumsum([0, *(side.multi_indptr[-1] for side in sides)])
+        indptr = [side.multi_indptr[1:] + end for side, end in zip(sides, ends[:-1], strict=True)]
+        return cls(
+            np.concatenate([side.rows for side in sides]),
+            np.concatenate([np.zeros(1, dtype=np.int64), *indptr]),
+            np.concatenate([side.multi_rows for side in sides]),
+            np.concatenate([side.multi_weights for side in sides]),
+        )
 
     def take(self, index: npt.NDArray[np.integer]) -> EncodedSide:
         """Rows ``index`` (ints >= 0), in that order."""

@@ -48,9 +48,10 @@ class QueryFamily(GraphFamily):
         return b.add(b.sum(b.mul(a, g), 1), beta, alpha)
 
     def catalogue(self, b: GraphBuilder, state: str, g: str, beta: str) -> str:
-        """See ``GraphFamily``: one matrix-vector product."""
+        """See ``GraphFamily``: one matrix product. Gemm, since a matrix-vector product of ONNX Runtime rounds the last
+        rows of a matrix differently, and equal items are to have equal scores."""
         alpha, a = self.query(b, state)
-        products = b.matmul(g, b.reshape(a, self.vector_size, 1))
+        products = b.op("Gemm", g, a, transB=1)
         return b.add(b.squeeze(products, 1), beta, alpha)
 
 

@@ -109,6 +109,15 @@ class GraphBuilder:
         """The sum over axes."""
         return self.op("ReduceSum", value, self.ints(*axes), keepdims=int(keep))
 
+    def row_sum(self, value: str, width: int | None = None) -> str:
+        """The sum of each row of [n, ``width``] (``None``: known at run time), [n, 1]. Equal rows have equal sums:
+        ReduceSum over the last axis adds up in an order that depends on a row's place in memory, unless rows are
+        multiples of 8 floats."""
+        if width is not None:
+            return self.op("Gemm", value, self.constant(np.ones((1, width))), transB=1)
+        column = self.expand(value, 2)
+        return self.part(self.sum(self.concat(column, column), 1), 0, 1)
+
     def squares(self, value: str, *axes: int, keep: bool = False) -> str:
         """The sum of squares over axes."""
         return self.op("ReduceSumSquare", value, axes=list(axes), keepdims=int(keep))

@@ -44,14 +44,16 @@ class LlfmGraphs(GraphFamily):
         """See ``GraphFamily``."""
         row = b.add(g, state)
         v, folded = b.parts(self._slots(b, row, 0), self.manifest.dim, 1)
-        machines = b.add(b.half(b.squares(v, 2)), b.squeeze(folded, 2))
+        anchors, dim = self._locality.anchors, self.manifest.dim
+        squares = b.reshape(b.row_sum(b.reshape(b.mul(v, v), -1, dim), dim), -1, anchors)
+        machines = b.add(b.half(squares), b.squeeze(folded, 2))
         distances = b.part(row, 0, self._locality.anchors)
         jo = self._locality.scheme == "jo"
         count = self._locality.anchors if jo else self._locality.neighbours
         least, which = b.ops("TopK", 2, distances, b.ints(count), axis=1, largest=0, sorted=1)
         gamma = self._greedy(b, least) if jo else self._nearest(b, least)
         chosen = b.op("GatherElements", machines, which, axis=1)
-        return b.add(b.sum(b.mul(gamma, chosen), 1), beta)
+        return b.add(b.squeeze(b.row_sum(b.mul(gamma, chosen), count), 1), beta)
 
     def _nearest(self, b: GraphBuilder, distances: str) -> str:
         """DO, APL: gamma ~ exp(-beta d^2)."""
@@ -92,7 +94,7 @@ class LlfmGraphs(GraphFamily):
             excess = b.op("Sub", b.mul(x, x), x)
             norms = b.squares(b.part(self._slots(b, rows, 0, 0, 0), 0, self.manifest.dim), 4)
             anchors = b.constant(np.ones(self._locality.anchors))
-            distances = b.mul(b.sum(excess, 1, 2), anchors)
+            distances = b.mul(b.row_sum(b.reshape(excess, 0, -1)), anchors)
             folded = b.mul(b.constant(-0.5), b.sum(b.mul(excess, norms), 1, 2))
             found.append(self._row(b, distances, folded))
         return b.add(*found)

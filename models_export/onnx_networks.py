@@ -116,7 +116,7 @@ class DeepFmGraphs(SumsGraphs):
         """See ``NetworkGraphs``: t = sum x b + 1/2 (|S|^2 - sum x^2 |v|^2)."""
         rows = field_rows(b, inputs, b.weight(ROWS))
         s, squares = self.sums(b, inputs)
-        pairs = b.half(b.sum(b.op("Sub", b.mul(s, s), squares), 1, keep=True))
+        pairs = b.half(b.row_sum(b.op("Sub", b.mul(s, s), squares), self.manifest.dim))
         h = self.row_share(b, inputs, rows, self._layers.first(b))
         if inputs.side == "context":
             h = self._layers.with_bias(b, h)
@@ -128,7 +128,7 @@ class DeepFmGraphs(SumsGraphs):
         t, s, h = b.parts(state, 1, dim, n_first)
         item_s, item_h = b.parts(g, dim, n_first)
         deep = self._layers.finish(b, b.add(item_h, h))
-        return b.add(b.squeeze(b.add(deep, b.sum(b.mul(s, item_s), 1, keep=True), t), 1), beta)
+        return b.add(b.squeeze(b.add(deep, b.row_sum(b.mul(s, item_s), dim), t), 1), beta)
 
 
 class DcnGraphs(NetworkGraphs):

@@ -77,7 +77,7 @@ class RafmGraphs(SymmetricFamily):
         records = b.weight("records", shape=[self._features, 2], alias="records_floats")
         folded = b.column(b.op("Gather", records, ids, axis=0), 1)
         if not x:
-            return b.sum(folded, 1, keep=True)
+            return b.row_sum(folded)
         linear = b.op("Gather", b.weight("linear"), ids, axis=0)
         square = b.mul(x, b.op("Sub", linear, folded))
-        return b.sum(b.mul(x, b.op("Sub", linear, square)), 1, keep=True)
+        return b.row_sum(b.mul(x, b.op("Sub", linear, square)))

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "kernels": "the scoring kernels against a C loop and the authors' NumPy formulation",
     "catalogue": "exact top k of a whole catalogue against one matrix-vector product",
     "http": "the served endpoint against a floor application with a constant reply",
+    "onnx": "ONNX Runtime, on the CPU and on a GPU if there is one, against the compiled kernels",
     "cache": "a cached context state against computing it again: where it breaks even",
 }
 _RUN_EPILOG = """\
@@ -127,16 +128,19 @@ def _check(arguments: argparse.Namespace) -> int:
     from models_export.manifest import NETWORK_FAMILIES
     from models_export.onnx_files import GRAPHS, has_graphs
     from models_export.reader import read_artefact
-    from service.served_model import no_kernel
+    from service.scorers.choice import EXPORT
 
     artefact = read_artefact(arguments.artefact)
     manifest = artefact.manifest
+    scorers = [] if manifest.family in NETWORK_FAMILIES else ["numba"]
+    scorers += ["onnx"] if has_graphs(manifest) else []
     report = {
         "artefact": str(artefact.path),
         "digest": artefact.digest,
         "model": manifest.name,
         "family": manifest.family,
-        "served": manifest.family not in NETWORK_FAMILIES,
+        "served": bool(scorers),
+        "scorers": scorers,
         "loss": manifest.loss,
         "dim": manifest.dim,
         "rank": manifest.rank,
@@ -155,8 +159,9 @@ def _check(arguments: argparse.Namespace) -> int:
     rank = rank if artefact.ragged is None else f", ranks {', '.join(map(str, artefact.ragged.ranks))}"
     print(f"{artefact.path}: sound")
     print(f"  model        {manifest.name} ({manifest.family}, dim {manifest.dim}{rank}, {manifest.loss} loss)")
-    if not report["served"]:
-        print(f"  not served   {no_kernel(manifest.family)}")
+    print(
+        f"  scored by    {' or '.join(scorers)}" if scorers else f"  not served   no graphs for ONNX Runtime; {EXPORT}"
+    )
     print(f"  digest       {artefact.digest}")
     print(f"  features     {manifest.n_features:,} in {len(manifest.fields)} fields; items {report['items']:,}")
     graphs = ", ".join(GRAPHS) if report["graphs"] else "none; export the model again for ONNX Runtime"

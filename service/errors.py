@@ -155,4 +155,4 @@ class ModelUnavailable(ServiceError):
 
 
 class NotServable(ModelUnavailable):
-    """A sound version of a family that this service has no scorer for: no defect, so other models are served."""
+    """A sound version whose scorer is not there (ONNX Runtime, or graphs for it): other models are served."""

@@ -61,13 +61,14 @@ def _compile(artefact: Artefact) -> None:
         for name in names:
             if name not in (CONTEXTS, ITEMS, IDS, AFTER):
                 importlib.import_module(name)
-        from service.scorers.numba_scorer import make_scorer
+        from service.scorers.numba_scorer import FAMILIES
 
-        scorer = make_scorer(artefact)
-        compiled = scorer.compiled()
+        family = FAMILIES.get(artefact.manifest.family)
+        scorer = None if family is None else family(artefact)
+        compiled = None if scorer is None else scorer.compiled()
         helper.stdout.readline()
         importlib.import_module(AFTER)
-        if compiled is not None:
+        if scorer is not None and compiled is not None:
             from service.kernels.rank_body import rank_body_kernel
             from service.kernels.rank_ids import rank_ids_kernel
 

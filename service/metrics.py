@@ -59,12 +59,16 @@ FAMILIES: dict[str, Family] = {
     "ctrank_cache_state": Family("gauge", "Entries, bytes and queued writes of the context cache.", ("what",)),
     "ctrank_breaker_state": Family("gauge", "Circuit breaker: 0 closed, 1 half open, 2 open; sum of workers."),
     "ctrank_model_info": Family("gauge", "Workers that serve this version.", ("model", "version", "family")),
+    "ctrank_scorer_info": Family(
+        "gauge", "Workers whose active version is scored so.", ("model", "scorer", "provider")
+    ),
     "ctrank_model_load_failures": Family("counter", "Versions that did not load.", ("model",)),
     "ctrank_ready_workers": Family("gauge", "Workers that are loaded and warm."),
     "ctrank_process_cpu_seconds": Family("counter", "Processor time of the workers, all threads."),
     "ctrank_process_memory_bytes": Family("gauge", "Resident memory of the workers, mapped files included in each."),
     "ctrank_offloaded": Family("counter", "Requests that left the event loop for a thread.", ("route",)),
 }
+_INFOS = ("ctrank_model_info", "ctrank_scorer_info")  # what is no longer so is left out
 
 
 class Histogram:
@@ -227,6 +231,6 @@ def _metric(name: str, family: Family, series: Mapping[tuple[str, ...], list[flo
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(name, family.help, labels=family.labels)
     for labels, values in sorted(series.items()):
-        if name != "ctrank_model_info" or values[0]:
+        if name not in _INFOS or values[0]:
             metric.add_metric(labels, values[0])
     return metric

@@ -151,17 +151,25 @@ class ModelSet:
         old = self._live.get(served.name)
         self._live[served.name] = served
         self._kept.pop((served.name, served.version), None)
-        self._info(served).set(1)
         if old is not None and old is not served:
             self._keep(old)
-            self._info(old).set(0)
+            for info in self._infos(old):
+                info.set(0)
+        for info in self._infos(served):
+            info.set(1)
         only = next(iter(self._live.values())) if len(self._live) == 1 else None
         self._default = self._live.get(self.settings.default_model) if self.settings.default_model else only
-        logger.info("model %s: serving %s (%s)", served.name, served.version, served.digest)
+        how = served.ranking.scorer
+        logger.info(
+            "model %s: serving %s (%s) by %s on %s", served.name, served.version, served.digest, how.name, how.provider
+        )
 
-    def _info(self, served: ServedModel) -> Counter:
-        family = served.ranking.artefact.manifest.family
-        return self.metrics.counter("ctrank_model_info", served.name, served.version, family)
+    def _infos(self, served: ServedModel) -> tuple[Counter, Counter]:
+        family, scorer = served.ranking.artefact.manifest.family, served.ranking.scorer
+        return (
+            self.metrics.counter("ctrank_model_info", served.name, served.version, family),
+            self.metrics.counter("ctrank_scorer_info", served.name, scorer.name, scorer.provider),
+        )
 
     # -- following the registry ---------------------------------------------------------------------------------------
 

@@ -140,12 +140,15 @@ class VersionReply(Struct):
 
 
 class ModelSummary(Struct):
-    """A model of the registry."""
+    """A model of the registry, and what scores its active version: `scorer` (`numba`, `onnx`) on `provider` (`cpu`,
+    `cuda`)."""
 
     name: str
     active: str | None
     versions: list[VersionReply]
     default: bool
+    scorer: str | UnsetType = UNSET
+    provider: str | UnsetType = UNSET
 
 
 class ModelsReply(Struct):
@@ -170,6 +173,8 @@ class ModelReply(Struct):
     active: str | None
     default: bool
     versions: list[VersionReply]
+    scorer: str | UnsetType = UNSET
+    provider: str | UnsetType = UNSET
     family: str | UnsetType = UNSET
     loss: str | UnsetType = UNSET
     dim: int | UnsetType = UNSET

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models_export.manifest import NETWORK_FAMILIES
 from models_export.reader import read_artefact
 from service.errors import NotServable
 from service.kernel_cache import compile_kernels
 from service.metrics import Counter, Metrics
+from service.scorers.choice import ScorerChoice
+from service.scorers.onnx_provider import OnnxUnavailable
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,14 +43,13 @@ class ServedModel:
 
 
 def load_model(folder: Path, settings: Settings) -> RankingModel:
-    """Read, verify and warm the artefact in `folder`. `ArtefactError` names the culprit, `NotServable` the family.
+    """Read, verify and warm the artefact in `folder`. `ArtefactError` names the culprit, `NotServable` what is not
+    installed or not in the artefact, with the remedy.
 
     The ranking layer is imported here and nowhere in the service's routes: its kernels are compiled or read from disk
     on import, and the server answers `/healthz` meanwhile.
     """
     artefact = read_artefact(folder)
-    if artefact.manifest.family in NETWORK_FAMILIES:
-        raise NotServable(no_kernel(artefact.manifest.family))
     cache_dir = settings.cache_dir or default_cache_dir()
     compile_kernels(cache_dir, artefact)
     from service.ranking import Limits, RankingModel
@@ -57,17 +57,17 @@ def load_model(folder: Path, settings: Settings) -> RankingModel:
     limits = Limits(
         settings.max_candidates, settings.max_values_per_field, settings.max_instances, settings.max_catalogue_top_k
     )
-    ranking = RankingModel.load(artefact, cache_dir, limits)
+    try:
+        ranking = RankingModel.load(artefact, cache_dir, limits, scorer_choice(settings))
+    except OnnxUnavailable as error:
+        raise NotServable(str(error)) from error
     ranking.warm()
     return ranking
 
 
-def no_kernel(family: str) -> str:
-    """Why a network is not served."""
-    return (
-        f"no compiled kernel for family {family!r}: networks are served through ONNX Runtime, "
-        "which this version of ctrank does not have yet"
-    )
+def scorer_choice(settings: Settings) -> ScorerChoice:
+    """Which scorers the settings ask for."""
+    return ScorerChoice(settings.scorer, settings.onnx_provider, settings.threads, settings.onnx_batch_us)
 
 
 def default_cache_dir() -> Path:

@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING
 
 from models_export.errors import ArtefactError
 from models_export.registry import Registry
+from service.errors import NotServable
+from service.scorers.onnx_provider import OnnxUnavailable, find_provider
+from service.served_model import scorer_choice
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class StartError(Exception):
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code. Raises `StartError` and `ArtefactError`."""
     check_registry(settings)
+    check_runtime(settings)
     listener = listen(settings)
     logging.config.dictConfig(log_config(settings.log_level))
     with _shared_folders(settings) as settings:
@@ -65,6 +69,15 @@ def check_registry(settings: Settings) -> None:
         raise StartError(f"default model {settings.default_model!r}: expected one of {', '.join(served)}")
     for name in served:
         registry.path(name, str(active[name]))
+
+
+def check_runtime(settings: Settings) -> None:
+    """Refuse a scorer or a provider that was asked for and is not there."""
+    if settings.scorer == "onnx" or settings.onnx_provider == "cuda":
+        try:
+            find_provider(settings.onnx_provider)
+        except OnnxUnavailable as error:
+            raise StartError(str(error)) from error
 
 
 def server_config(settings: Settings, app: object) -> uvicorn.Config:
@@ -121,6 +134,8 @@ def _serve_here(settings: Settings, listener: socket.socket) -> int:
     server.run(sockets=[listener])
     if not failures:
         return 0
+    if isinstance(failures[0], NotServable):
+        raise StartError(failures[0].detail)
     cause = failures[0].__cause__
     if isinstance(cause, ArtefactError):
         raise cause
@@ -133,11 +148,17 @@ def _serve_in_workers(settings: Settings, listener: socket.socket) -> int:
 
     from models_export.reader import read_artefact
 
-    registry = Registry(settings.registry)
-    for name in registry.models():
-        version = registry.active(name)
-        if version is not None:  # one clear error here instead of one per worker
-            read_artefact(registry.path(name, version))
+    registry, choice = Registry(settings.registry), scorer_choice(settings)
+    refused: list[str] = []
+    active = {name: version for name in registry.models() if (version := registry.active(name)) is not None}
+    for name, version in active.items():  # one clear error here instead of one per worker
+        artefact = read_artefact(registry.path(name, version))
+        try:
+            choice.provider_of(artefact)
+        except OnnxUnavailable as error:
+            refused.append(f"model {name!r} {version} is not served: {error}")
+    if refused and len(refused) == len(active) and not settings.wait_for_model:
+        raise StartError("; ".join(refused))
     os.environ.update(settings.environment())
     supervisor = Multiprocess(server_config(settings, "service.app:create_app_from_environment"), [listener])
     supervisor.run()

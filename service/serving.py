@@ -21,6 +21,7 @@ from service.settings import Settings
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MEETING = 64  # requests that can share a run of ONNX Runtime
 _TIERS = ("memory", "shared", "redis")
 _REASONS = ("absent", "hash_mismatch", "corrupt", "expired", "timeout", "error", "breaker_open")
 _EVENTS = (
@@ -40,6 +41,7 @@ class Serving:
         self.cache = cache
         self._all_were_ready = False
         self.threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="ctrank-rank")
+        self.meeting = ThreadPoolExecutor(MEETING, thread_name_prefix="ctrank-meet")  # idle until it is used
         counter = metrics.counter
         self._published = [
             *((counter("ctrank_cache_hits", tier), f"hits_{tier}") for tier in _TIERS),
@@ -64,6 +66,10 @@ class Serving:
             return call(*args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(call, *args, **kwargs))
 
+    async def meet(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call it in one of many threads, where it may wait for others to share a run with (``Coalescer``)."""
+        return await asyncio.get_running_loop().run_in_executor(self.meeting, partial(call, *args, **kwargs))
+
     def publish_stats(self) -> None:
         """Copy the counters of the cache and of the process to where a scrape by any worker finds them."""
         stats = self.cache.stats
@@ -76,7 +82,8 @@ class Serving:
         """Let go of the threads; the cache is closed by its owner."""
         self.publish_stats()
         self.models.close()
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        for pool in (self.threads, self.meeting):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _resident_bytes() -> float:

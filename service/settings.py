@@ -88,6 +88,19 @@ class Settings(BaseModel):
     offload_us: float = Field(
         1000.0, ge=0, le=1e9, description="estimated cost above which a request leaves the event loop for a thread"
     )
+    scorer: Literal["numba", "onnx"] = Field(
+        "numba", description="what scores: compiled kernels or ONNX Runtime; networks always take ONNX Runtime"
+    )
+    onnx_provider: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="where ONNX Runtime runs; auto: on the GPU if there is one, else on the CPU"
+    )
+    onnx_batch_us: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="how long a request waits for others to share a run of ONNX Runtime with, "
+        "0 not at all; none: 200 on a GPU, 0 on the CPU",
+    )
     poll_ms: float = Field(250.0, ge=10, le=600_000, description="how often the registry's active pointers are read")
     max_loaded_versions: int = Field(4, ge=1, le=1000, description="pinned older versions kept loaded, all models")
     keep_alive_s: int = Field(75, ge=1, le=3600, description="idle time after which a connection is closed")

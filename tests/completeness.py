@@ -114,20 +114,22 @@ def missing_of_family(name: str, family: type, world: World) -> list[str]:
         "--model": name in world.offered_models,
         "README": f"`{name}`" in world.readme,
         "FORMAT.md": f"`{name}`" in world.format_page,
+        "scorer twin test": world.has_test("service/scorers/test_twin_scorers", exported, "twin"),
+        "ranking test": world.has_test("service/ranking", exported, "oracle", "one_answer"),
+        "HTTP test": world.has_test("service/http", exported, "oracle"),
+        "HTTP twin test": world.has_test("service/http", exported, "twin"),
         "ONNX graphs": exported in world.graphs,
         "ONNX oracle test": world.has_test("models_export/test_onnx_writer", exported, "oracle"),
     }
-    if getattr(family, "served", True):
+    if getattr(family, "compiled", True):
         checks |= {
             "kernel": exported in world.kernels,
             "kernel oracle test": world.has_test("service/kernels", exported, "oracle"),
             "twin test": world.has_test("service/kernels", exported, "precomputed", "cached", "twin"),
             "scorer test": world.has_test("service/scorers", exported, "oracle"),
-            "ranking test": world.has_test("service/ranking", exported, "oracle", "one_answer"),
-            "HTTP test": world.has_test("service/http", exported, "oracle"),
         }
     else:
-        checks["refusal"] = exported not in world.kernels
+        checks["no kernel"] = exported not in world.kernels
     return [what for what, there in checks.items() if not there]
 
 

@@ -50,7 +50,7 @@ def test_every_experiment_is_complete(name):
 def test_what_is_offered_exported_and_served_is_registered(world):
     exported = {name: getattr(family, "exported_as", None) or name for name, family in FAMILIES.items()}
     assert set(world.exported) == set(exported.values()) == set(world.oracles) == set(world.graphs)
-    assert set(world.kernels) == {exported[name] for name, family in FAMILIES.items() if family.served}
+    assert set(world.kernels) == {exported[name] for name, family in FAMILIES.items() if family.compiled}
     assert set(world.offered_models) == set(FAMILIES)
     assert set(world.offered_methods) == set(METHODS) == {*TRAINERS, *PAIRWISE}
 
@@ -66,8 +66,9 @@ def test_an_incomplete_family_is_found_out(world):
 
     assert missing_of_family("fake", Fake, world) == [
         "its own name", "citation", "formula", "cost", "oracle formula", "oracle test", "learning test",
-        "a place in the manifest", "artefact round trip", "--model", "README", "FORMAT.md", "ONNX graphs",
-        "ONNX oracle test", "kernel", "kernel oracle test", "twin test", "scorer test", "ranking test", "HTTP test",
+        "a place in the manifest", "artefact round trip", "--model", "README", "FORMAT.md", "scorer twin test",
+        "ranking test", "HTTP test", "HTTP twin test", "ONNX graphs", "ONNX oracle test", "kernel",
+        "kernel oracle test", "twin test", "scorer test",
     ]  # fmt: skip
 
 
@@ -91,10 +92,10 @@ def test_each_thing_that_a_family_loses_is_named(world, taken, expected):
     ("folder", "expected"),
     [
         ("tests/models_export", ["ONNX oracle test"]),
-        ("tests/service/http", ["HTTP test"]),
+        ("tests/service/http", ["HTTP test", "HTTP twin test"]),
         ("tests/service/kernels", ["kernel oracle test", "twin test"]),
         ("tests/service/ranking", ["ranking test"]),
-        ("tests/service/scorers", ["scorer test"]),
+        ("tests/service/scorers", ["scorer twin test", "scorer test"]),
         ("tests/training", ["oracle test", "learning test", "artefact round trip"]),
     ],
 )

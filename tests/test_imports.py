@@ -62,6 +62,7 @@ def test_third_party_rules(path: Path) -> None:
         assert used <= {"numpy", "safetensors"} | ({"onnx"} if parts[1] == "onnx_graph.py" else set())
     elif parts[0] == "service":
         assert not used & {"torch", "onnx", "matplotlib", "pyarrow"}
+        assert "onnxruntime" not in used or parts[1:] in {("scorers", "onnx_provider.py"), ("bench", "onnx.py")}
         if parts[1] == "kernels":
             assert used <= {"numpy", "numba", "llvmlite"}
         if parts[1].split(".")[0] in {"ranking", "scorers", "catalogue"}:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from models_export.encoded import EncodedSide
 from models_export.fields import FieldEncoder
@@ -33,7 +35,7 @@ def publish_model(
 ) -> None:
     """Publish and activate a DPLR model: 25 context and 38 item fields of 1,000 values each, items "i0", "i1", ..."""
     registry = Registry(root)
-    registry.activate(name, registry.publish(name, lambda folder: _write(folder, name, n_items, graphs, rank)))
+    registry.activate(name, registry.publish(name, lambda folder: write_model(folder, name, n_items, graphs, rank)))
 
 
 def value(field: str, j: int) -> str:
@@ -41,7 +43,11 @@ def value(field: str, j: int) -> str:
     return f"{field}-{j}"
 
 
-def _write(folder: Path, name: str, n_items: int, graphs: Graphs | None, rank: int) -> None:
+def write_model(
+    folder: Path, name: str, n_items: int, graphs: Graphs | None, rank: int = RANK, hidden: Sequence[int] = ()
+) -> None:
+    """Write the DPLR model, or with ``hidden`` widths a DeepFM of the same fields, to a new folder; without items if
+    there are none."""
     rng = np.random.default_rng(3)
     names = [f"c{i}" for i in range(N_CONTEXT)] + [f"f{i}" for i in range(N_ITEM)]
     sides = ["context"] * N_CONTEXT + ["item"] * N_ITEM
@@ -53,9 +59,25 @@ def _write(folder: Path, name: str, n_items: int, graphs: Graphs | None, rank: i
 
     m = len(names)
     n = encoder.n_features
-    weights = Weights("dplr", draw(n, DIM), draw(n), -1.0, U=draw(rank, m) * 5, e=draw(rank) * 10)
-    local = rng.integers(2, 2 + VALUES_PER_FIELD, size=(n_items, N_ITEM))
-    rows = (local + encoder.offsets[N_CONTEXT:-1]).astype(np.int32)
-    items = Items(StringTable.build([f"i{i}" for i in range(n_items)], 0), EncodedSide.without_multi(rows))
-    manifest = Manifest(name, "dplr", "logistic", DIM, encoder.fields, rank=rank, training={"fingerprint": "synthetic"})
+    if hidden:
+        widths = [m * DIM, *hidden]
+        network = {"out.weight": draw(hidden[-1])}
+        for i, (n_in, width) in enumerate(pairwise(widths)):
+            network |= {f"hidden_{i}.weight": draw(width, n_in), f"hidden_{i}.bias": draw(width)}
+        weights = Weights("deepfm", draw(n, DIM), draw(n), -1.0, network=network)
+    else:
+        weights = Weights("dplr", draw(n, DIM), draw(n), -1.0, U=draw(rank, m) * 5, e=draw(rank) * 10)
+    items = None
+    if n_items:
+        ids = StringTable.build([f"i{i}" for i in range(n_items)], 0)
+        items = Items(ids, EncodedSide.without_multi(random_items(rng, encoder, n_items)))
+    training, rho = {"fingerprint": "synthetic"}, None if hidden else rank
+    manifest = Manifest(name, weights.family, "logistic", DIM, encoder.fields, rank=rho, training=training)
     write_artefact(folder, manifest, weights, encoder, items, graphs)
+
+
+def random_items(rng: np.random.Generator, encoder: FieldEncoder, n: int) -> npt.NDArray[np.int32]:
+    """Feature rows of ``n`` items of known values, int32 [n, N_ITEM]."""
+    local = rng.integers(2, 2 + VALUES_PER_FIELD, size=(n, N_ITEM))
+    rows: npt.NDArray[np.int32] = (local + encoder.offsets[N_CONTEXT:-1]).astype(np.int32)
+    return rows

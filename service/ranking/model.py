@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models_export.encoded import EncodedSide
 from models_export.manifest import Manifest
 from models_export.reader import Artefact
 from service.catalogue import Catalogue
@@ -33,7 +34,7 @@ from service.ranking.ranked import CatalogueIds, IdSource, Ranked
 from service.ranking.slate import Slate, SlateFiller
 from service.ranking.whole_request import Meters, RankingParts, WholeRequest, clock_agrees
 from service.ranking_errors import InvalidSlate, LimitExceeded, ScoreNotFinite
-from service.scorers.numba_scorer import make_scorer
+from service.scorers.choice import ScorerChoice
 from service.scorers.protocol import LARGEST, Scorer
 
 F32 = npt.NDArray[np.float32]
@@ -65,10 +66,16 @@ class RankingModel:
             self._best_ids = BestIds(catalogue, self._look_up, self._catalogue_ids, limits, *self._sigmoid)
 
     @classmethod
-    def load(cls, artefact: Artefact, cache_dir: Path | None = None, limits: Limits | None = None) -> RankingModel:
+    def load(
+        cls,
+        artefact: Artefact,
+        cache_dir: Path | None = None,
+        limits: Limits | None = None,
+        choice: ScorerChoice | None = None,
+    ) -> RankingModel:
         """A model over a verified artefact. With ``cache_dir`` the precomputed item side is a file there that all
         workers map; without, each computes its own."""
-        scorer = make_scorer(artefact)
+        scorer = (choice or ScorerChoice()).make(artefact)
         catalogue = Catalogue.open(artefact, scorer, cache_dir)
         return cls(artefact, scorer, catalogue, limits or Limits())
 
@@ -230,9 +237,16 @@ class RankingModel:
             for name, count in context.unknown.items():
                 unknown[name] = unknown.get(name, 0) + count
         scores = np.empty(len(items), dtype=np.float32)
+        if self.scorer.has_rows and len(groups) > 1:
+            of_rows = {i: context.encoded for context, rows in groups.values() for i in rows}
+            together = EncodedSide.concatenated([of_rows[i] for i in range(len(items))])
+            scores = self.scorer.score_rows(together, slate.side)
+            groups = {}
         for context, rows in groups.values():
             side = slate.side if len(rows) == len(items) else slate.side.take(np.array(rows))
             scores[rows] = self.scorer.score_items(self.context_state(context), side)
+        if not is_within(scores, LARGEST):
+            raise ScoreNotFinite("a score is not finite in float32: a weight is too large for this model")
         return Predictions(scores, self._probabilities(scores), unknown)
 
     # -- checks -------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ async def show_model(name: str, request: Request) -> Response:
     models: ModelSet = request.app.state.serving.models
     await _known(models, name)
     summary = await run_in_threadpool(_summary, models, name)
-    reply = ModelReply(name, summary.active, summary.default, summary.versions)
+    reply = ModelReply(name, summary.active, summary.default, summary.versions, summary.scorer, summary.provider)
     served = models.live(name)
     if served is not None:
         artefact = served.ranking.artefact
@@ -109,4 +109,9 @@ async def _known(models: ModelSet, name: str) -> None:
 def _summary(models: ModelSet, name: str) -> ModelSummary:
     active = models.registry.active(name)
     versions = [VersionReply(v, v == active, models.is_loaded(name, v)) for v in models.registry.versions(name)]
-    return ModelSummary(name, active, versions, models.is_default(name))
+    summary = ModelSummary(name, active, versions, models.is_default(name))
+    served = models.live(name)
+    if served is not None:
+        scorer = served.ranking.scorer
+        summary.scorer, summary.provider = scorer.name, scorer.provider
+    return summary

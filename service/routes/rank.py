@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # the exact path, which must not hold up the event loop either), and per float of a whole catalogue's item side.
 US_PER_BYTE = {"item_ids": 0.003, "items": 0.012, "item_columns": 0.006}
 US_PER_FLOAT = 0.0005
+# Bytes of a short item, for scorers whose cost goes by candidates.
+BYTES_PER_ITEM = {"item_ids": 6, "items": 40, "item_columns": 20}
 
 _MODEL = b'"model"'
 _GLIMPSE = 256  # bytes
@@ -86,8 +88,9 @@ class RankAnswer:
         if (
             served is None
             or request.context_id is not None
+            or (scorer := served.ranking.scorer).coalesces
             or (
-                (slate is None or len(body) > self._small_bytes)
+                (slate is None or len(body) > self._small_bytes or scorer.us_per_item > 0.0)
                 and _estimated_us(request, slate, served) + encoding_us(request.context) > self._offload_us
             )
         ):
@@ -114,7 +117,10 @@ class RankAnswer:
         if cost_us > serving.settings.offload_us:
             self._offloaded.add()
         work = (request, slate, served, found.state, found.source, started)
-        result = await serving.run(cost_us, _rank_and_render, *work)
+        if served.ranking.scorer.coalesces:
+            result = await serving.meet(_rank_and_render, *work)
+        else:
+            result = await serving.run(cost_us, _rank_and_render, *work)
         return self._finish(served, found, parsed - started, parsed, *result)
 
     def _finish(
@@ -166,9 +172,10 @@ def _slate_member(request: RankRequest) -> str | None:
 
 
 def _estimated_us(request: RankRequest, slate: str | None, served: ServedModel) -> float:
+    us_per_item = served.ranking.scorer.us_per_item
     if slate is None:
-        return served.catalogue_floats * US_PER_FLOAT
-    return len(memoryview(getattr(request, slate))) * US_PER_BYTE[slate]
+        return served.catalogue_floats * US_PER_FLOAT + served.ranking.n_items * us_per_item
+    return len(memoryview(getattr(request, slate))) * (US_PER_BYTE[slate] + us_per_item / BYTES_PER_ITEM[slate])
 
 
 def _rank_and_render(

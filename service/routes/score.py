@@ -34,16 +34,20 @@ class ScoreAnswer:
         if len(request.instances) > most:
             raise InvalidRequest(f"instances: expected at most {most}, found {len(request.instances)}", "instances")
         served = self._serving.models.find(request.model, request.version)
-        if served is None or len(body) * US_PER_BYTE > self._serving.settings.offload_us:
+        if served is None or self._cost_us(request, len(body), served) > self._serving.settings.offload_us:
             return self._later(request, len(body), started)
         parsed = perf_counter()
         return self._finish(served, parsed - started, parsed, *_score_and_render(request, served, started))
+
+    @staticmethod
+    def _cost_us(request: ScoreRequest, size: int, served: ServedModel) -> float:
+        return size * US_PER_BYTE + len(request.instances) * served.ranking.scorer.us_per_item
 
     async def _later(self, request: ScoreRequest, size: int, started: float) -> bytes:
         serving = self._serving
         served = await serving.models.fetch(request.model, request.version)
         parsed = perf_counter()
-        cost_us = size * US_PER_BYTE
+        cost_us = self._cost_us(request, size, served)
         if cost_us > serving.settings.offload_us:
             self._offloaded.add()
         result = await serving.run(cost_us, _score_and_render, request, served, started)

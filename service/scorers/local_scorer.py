@@ -1,7 +1,5 @@
 """The compiled scorer of LLFM, whose scores are no inner products: precomputed items are scored by its own kernel."""
 
-import math
-
 import numpy as np
 
 from models_export.encoded import EncodedSide
@@ -10,8 +8,9 @@ from models_export.reader import Artefact
 from service.kernels.llfm import LlfmKernel
 from service.kernels.side import Side as Arrays
 from service.kernels.top_k import top_k
+from service.scorers.bounds import local_bound
 from service.scorers.missing import missing_side
-from service.scorers.protocol import F32, I32, LARGEST
+from service.scorers.protocol import F32, I32
 
 
 def local_kernel(artefact: Artefact) -> LlfmKernel:
@@ -33,7 +32,9 @@ class LocalScorer:
     """A ``Scorer`` of LLFM. An item's precomputed side is its row of sums, g float32 [n, vector_size]: 3.5 KB for 50
     anchors of k = 10; beta is 0. All compilation happens in the constructor."""
 
-    has_query = False
+    name, provider = "numba", "cpu"
+    has_query = has_rows = coalesces = False
+    us_per_item = 0.0
 
     def __init__(self, artefact: Artefact) -> None:
         self._manifest = artefact.manifest
@@ -68,15 +69,16 @@ class LocalScorer:
         """There is none."""
         raise ValueError("llfm: gamma depends on context and item together; its scores are no inner products")
 
+    def score_rows(self, contexts: EncodedSide, items: EncodedSide) -> F32:
+        """There is no such kernel."""
+        raise ValueError("the compiled kernels score the items of one context at a time")
+
     def compiled(self) -> None:
         """There is no such code: see ``query``."""
 
     def largest_state(self, g: F32 | None) -> float:
-        """See ``Scorer``: k (|state| + |g|)^2 and as much again stay within ``LARGEST``."""
-        if g is None or len(g) == 0:
-            return math.sqrt(LARGEST)
-        largest = float(np.abs(g).max(initial=0.0))
-        return max(math.sqrt(LARGEST / (2.0 * self._manifest.dim + 2.0)) - largest, 0.0)
+        """See ``Scorer``."""
+        return local_bound(g, self._manifest.dim)
 
     def score_catalogue(self, state: F32, g: F32, beta: F32, index: I32) -> F32:
         """See ``Scorer``."""

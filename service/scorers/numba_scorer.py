@@ -11,9 +11,10 @@ from service.kernels.of_artefact import KERNELS
 from service.kernels.query import ContextProgram, QueryForm
 from service.kernels.side import Side as Arrays
 from service.kernels.top_k import top_k
+from service.scorers.bounds import query_bound
 from service.scorers.local_scorer import LocalScorer
 from service.scorers.missing import missing_side
-from service.scorers.protocol import F32, I32, LARGEST, Scorer
+from service.scorers.protocol import F32, I32, Scorer
 
 __all__ = ["FAMILIES", "NumbaScorer", "make_scorer", "top_k"]
 
@@ -25,7 +26,9 @@ def _arrays(side: EncodedSide) -> Arrays:
 class NumbaScorer:
     """A ``Scorer`` on compiled kernels. All compilation happens in the constructor."""
 
-    has_query = True
+    name, provider = "numba", "cpu"
+    has_query, has_rows, coalesces = True, False, False
+    us_per_item = 0.0
 
     def __init__(self, artefact: Artefact) -> None:
         manifest = artefact.manifest
@@ -70,16 +73,17 @@ class NumbaScorer:
         """See ``Scorer``."""
         return self._kernel.query(state)
 
+    def score_rows(self, contexts: EncodedSide, items: EncodedSide) -> F32:
+        """There is no such kernel."""
+        raise ValueError("the compiled kernels score the items of one context at a time")
+
     def compiled(self) -> tuple[ContextProgram, QueryForm] | None:
         """See ``Scorer``."""
         return self._kernel.context_program(), self._kernel.query
 
     def largest_state(self, g: F32 | None) -> float:
-        """See ``Scorer``: |alpha| + |beta| + D |a| |g| <= ``LARGEST``."""
-        if g is None or len(g) == 0:
-            return LARGEST
-        largest = max(float(np.abs(g).max(initial=0.0)), 1.0)
-        return float(LARGEST / (g.shape[1] * largest + 2.0))
+        """See ``Scorer``."""
+        return query_bound(g)
 
     def score_catalogue(self, state: F32, g: F32, beta: F32, index: I32) -> F32:
         """See ``Scorer``."""

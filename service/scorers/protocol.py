@@ -1,12 +1,16 @@
 """What ranking asks of a scorer, whatever computes the scores."""
 
-from typing import Protocol, TypeAlias
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from models_export.encoded import EncodedSide
-from service.kernels.query import ContextProgram, QueryForm
+
+if TYPE_CHECKING:  # kernels compile when they are imported
+    from service.kernels.query import ContextProgram, QueryForm
 
 F32: TypeAlias = npt.NDArray[np.float32]
 I32: TypeAlias = npt.NDArray[np.int32]
@@ -24,12 +28,23 @@ class Scorer(Protocol):
     Encoded sides are trusted: feature rows lie in the artefact's table (the encoder's promise).
     """
 
+    name: str
+    """`numba` or `onnx`."""
+    provider: str
+    """What computes: `cpu` or `cuda`."""
+    us_per_item: float
+    """Microseconds of a candidate, measured by ``warm``; 0 for a compiled scorer, whose cost follows from the size of
+    the request."""
+    coalesces: bool
+    """Whether calls of several threads share a run: they then have to come from several threads."""
     state_size: int
     """Floats of a context state."""
     vector_size: int
     """Floats of an item's precomputed side (D of the catalogue form)."""
     has_query: bool
     """Whether score = alpha + beta + <a, g>: what ``query`` needs. LLFM's item side is what its kernel starts from."""
+    has_rows: bool
+    """Whether rows of any mixture of contexts are scored at once: what ``score_rows`` needs."""
 
     def warm(self) -> None:
         """Run every path once, so that no request compiles or faults in code."""
@@ -39,6 +54,9 @@ class Scorer(Protocol):
 
     def score_items(self, state: F32, items: EncodedSide) -> F32:
         """Scores float32 [n] of encoded items, gathers included."""
+
+    def score_rows(self, contexts: EncodedSide, items: EncodedSide) -> F32:
+        """Scores float32 [n] of row i of ``items`` for row i of ``contexts``; ``ValueError`` without ``has_rows``."""
 
     def item_side(self, items: EncodedSide) -> tuple[F32, F32]:
         """Precomputed item side: g float32 [n, vector_size] and beta float32 [n]."""

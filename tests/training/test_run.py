@@ -59,7 +59,7 @@ def interrupted(prepared, settings, out, after):
 def test_resumed_equals_uninterrupted_to_the_byte(prepared, tmp_path, family, gradual, optimiser):
     rate = 0.1 if optimiser == "adagrad" else 0.01
     settings = replace(SETTINGS, model=family, gradual=gradual, optimiser=optimiser, learning_rate=rate)
-    if FAMILIES[family].served is False:
+    if FAMILIES[family].compiled is False:
         settings = replace(settings, hidden=(6,), dropout=0.3)  # the same units are dropped again
     if family == "llfm":  # with anchors that move, so that they have to be restored
         settings = replace(settings, locality="jo" if optimiser == "adam" else "apl", l2=0.01, anchors=9, init_std=0.1)

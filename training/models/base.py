@@ -98,7 +98,7 @@ def copy_arrays(source: Mapping[str, F32], target: Mapping[str, F32]) -> None:
 class Model(abc.ABC):
     """One family. ``tensors`` maps names to float32 leaf tensors with gradients, ``parameters`` to views of the same
     memory. ``componentwise``: the third input is the squares by component [n, k] instead of the norms [n].
-    ``quadratic``: the pairwise term is of degree 2 in the features' values x. ``served``: there is a compiled kernel.
+    ``quadratic``: the pairwise term is of degree 2 in the features' values x. ``compiled``: there is a compiled kernel.
     ``exported_as``: the artefact's family where that is another one. ``per_sample``: trained sample by sample, by the
     plain method alone.
     """
@@ -111,7 +111,7 @@ class Model(abc.ABC):
     takes_norms: ClassVar[bool] = False
     componentwise: ClassVar[bool] = False
     quadratic: ClassVar[bool] = False
-    served: ClassVar[bool] = True
+    compiled: ClassVar[bool] = True
     exported_as: ClassVar[str | None] = None
     per_sample: ClassVar[bool] = False
 

@@ -23,7 +23,7 @@ class NetworkModel(FactorModel):
     The dropped units depend on the seed and the step's number alone, so that a resumed run drops the same ones.
     """
 
-    served = False
+    compiled = False
 
     def __init__(self, shape: ModelShape, rng: np.random.Generator, bias: float, std: float) -> None:
         self._noise = torch.Generator()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models_export.manifest import FAMILIES
 from tests.service.http.server_process import ServerProcess
 from tests.tiny_artefact import publish_tiny, tiny_registry
 
@@ -16,11 +17,11 @@ LIMITS = {"max_body_bytes": 1 << 20, "max_candidates": 5000, "max_values_per_fie
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One model per family, a default one called `tiny` with two versions, and one trained on squared loss."""
     root = tmp_path_factory.mktemp("registry")
-    tiny_registry(root)
-    publish_tiny(root, "fm", seed=7)
-    publish_tiny(root, "dplr")
-    publish_tiny(root, "dplr", name="squared", loss="squared")
-    publish_tiny(root, "fm", name="bare", catalogue=False)
+    tiny_registry(root, FAMILIES, graphs=True)
+    publish_tiny(root, "fm", seed=7, graphs=True)
+    publish_tiny(root, "dplr", graphs=True)
+    publish_tiny(root, "dplr", name="squared", loss="squared", graphs=True)
+    publish_tiny(root, "fm", name="bare", catalogue=False, graphs=True)
     return root
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from models_export.manifest import COMPILED_FAMILIES
+from models_export.manifest import FAMILIES, NETWORK_FAMILIES
 from models_export.registry import Registry
 from service.bench.load import drive, post
 from tests.service.http.conftest import ADMIN_KEY
@@ -43,10 +43,15 @@ def wait_for_version(server: ServerProcess, version: str) -> None:
 
 def test_list_and_show(server: ServerProcess) -> None:
     models = {model["name"]: model for model in server.client.get("/models").json()["models"]}
-    assert set(models) == {"bare", *COMPILED_FAMILIES, "squared", "tiny"}
+    assert set(models) == {"bare", *FAMILIES, "squared", "tiny"}
     assert models["tiny"]["default"] and models["tiny"]["active"] == "v000002"
     assert [v["version"] for v in models["tiny"]["versions"]] == ["v000001", "v000002"]
+    for name, model in models.items():
+        expected = "onnx" if name in NETWORK_FAMILIES else "numba"
+        assert (model["scorer"], model["provider"] in ("cpu", "cuda")) == (expected, True)
+        assert server.metric("ctrank_scorer_info", model=name, scorer=expected, provider=model["provider"]) == 1
     shown = server.client.get("/models/tiny").json()
+    assert (shown["scorer"], shown["provider"]) == ("numba", "cpu")
     assert (shown["family"], shown["rank"], shown["items"], shown["metrics"]) == ("dplr", 2, 60, {"auc": 0.5})
     assert {f["name"]: f["kind"] for f in shown["fields"]}["recent"] == "multi"
     assert server.client.get("/models/nope").status_code == 404
@@ -128,23 +133,24 @@ def test_a_version_that_does_not_verify_is_never_served(own_server: ServerProces
     assert own_server.client.get("/readyz").status_code == 200
 
 
-def test_a_network_is_refused_and_the_others_are_served(own_registry: Path) -> None:
-    """Published before the start and while serving: one clear line, a problem document, and no harm to others."""
+def test_a_version_without_graphs_is_refused_and_the_others_are_served(own_registry: Path) -> None:
+    """A network exported without graphs, published before the start and while serving: one clear line, a problem
+    document, and no harm to others."""
     publish_tiny(own_registry, "nfm", name="deep")
     with ServerProcess(own_registry, admin_key=ADMIN_KEY, poll_ms=50) as server:
         assert server.rank(model="tiny", context={}, item_ids=["i1"]).status_code == 200
         for body in ({}, {"version": "v000001"}):
             refused = server.rank(model="deep", context={}, item_ids=["i1"], **body)
             assert refused.status_code == 503 and refused.headers["content-type"] == "application/problem+json"
-            assert "no compiled kernel for family 'nfm'" in refused.json()["detail"]
-            assert "ONNX Runtime, which this version of ctrank does not have yet" in refused.json()["detail"]
+            assert "a nfm model is scored by ONNX Runtime here" in refused.json()["detail"]
+            assert "no graphs for it; export it again: ctrank-train export" in refused.json()["detail"]
         states = {m["model"]: m["state"] for m in server.client.get("/readyz").json()["models"]}
-        assert states["tiny"] == "ready" and "no compiled kernel" in states["deep"]
+        assert states["tiny"] == "ready" and "no graphs for it" in states["deep"]
         version = publish_tiny(own_registry, "dcn", activate=False)
         refused = server.client.post("/models/tiny/activate", json={"version": version}, headers=KEY)
-        assert refused.status_code == 409 and "no compiled kernel for family 'dcn'" in refused.json()["detail"]
+        assert refused.status_code == 409 and "a dcn model is scored by ONNX Runtime" in refused.json()["detail"]
         assert server.rank(context={}, item_ids=["i1"], model="tiny").json()["version"] == "v000001"
-        servable = publish_tiny(own_registry, "fm", name="deep")
+        servable = publish_tiny(own_registry, "nfm", name="deep", graphs=True)
         deadline = time.monotonic() + 20
         while server.rank(model="deep", context={}, item_ids=["i1"]).status_code != 200:
             assert time.monotonic() < deadline
@@ -152,14 +158,17 @@ def test_a_network_is_refused_and_the_others_are_served(own_registry: Path) -> N
         assert server.rank(model="deep", context={}, item_ids=["i1"]).json()["version"] == servable
     log = "".join(server.log)
     assert "Traceback" not in log
-    assert log.count("model deep v000001 is not served: no compiled kernel for family 'nfm'") >= 1
+    assert log.count("model deep v000001 is not served: a nfm model is scored by ONNX Runtime here") >= 1
 
 
-def test_a_registry_of_networks_alone_does_not_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_registry_that_cannot_be_served_does_not_start(tmp_path: Path, workers: int) -> None:
     publish_tiny(tmp_path / "registry", "afm", name="deep")
-    with ServerProcess(tmp_path / "registry", wait=False) as server:
-        assert server.process.wait(60) != 0
-    assert "no compiled kernel for family 'afm'" in "".join(server.log)
+    with ServerProcess(tmp_path / "registry", wait=False, workers=workers) as server:
+        assert server.process.wait(60) == 2
+    last = [line for line in server.log if line.startswith("ctrank-serve: ")][-1]
+    assert "model deep v000001 is not served" in last or "model 'deep' v000001 is not served" in last
+    assert "export it again: ctrank-train export" in last
 
 
 def test_a_served_version_whose_folder_is_gone_keeps_serving(own_server: ServerProcess, own_registry: Path) -> None:

@@ -253,25 +253,20 @@ def test_check_tells_the_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)["ranks"] == [2, 4, 8]
 
 
-def test_check_tells_that_a_network_is_sound_but_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    version = publish_tiny(tmp_path, "dcn")
-    folder = tmp_path / "tiny" / version
+@pytest.mark.parametrize(
+    ("family", "graphs", "scorers"), [("dcn", False, []), ("dcn", True, ["onnx"]), ("fm", True, ["numba", "onnx"])]
+)
+def test_check_tells_what_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str, graphs: bool, scorers: list[str]
+) -> None:
+    folder = tmp_path / "tiny" / publish_tiny(tmp_path, family, graphs=graphs)
     assert main(["check", str(folder)]) == 0
     text = capsys.readouterr().out
-    assert "sound" in text and "not served   no compiled kernel for family 'dcn'" in text
+    assert "sound" in text
+    assert (f"scored by    {' or '.join(scorers)}" if scorers else "not served   no graphs for ONNX Runtime") in text
     assert main(["check", str(folder), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["served"] is False
-
-
-def test_compile_prepares_the_first_start(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = registry / "tiny" / "v000001"
-    assert main(["compile", str(folder), "--cache-dir", str(tmp_path)]) == 0
-    assert "kernels of dplr are compiled" in capsys.readouterr().out
-    assert len(list(tmp_path.glob("kernels-*.compiled"))) == 1
-    with ServerProcess(registry, cache_dir=tmp_path) as server:
-        assert not any("compiling kernels" in line for line in server.log)
-    assert main(["compile", str(tmp_path / "none")]) == 2
-    assert "none" in capsys.readouterr().err
+    found = json.loads(capsys.readouterr().out)
+    assert (found["scorers"], found["served"]) == (scorers, bool(scorers))
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["check"], ["compile"], ["bench"]])

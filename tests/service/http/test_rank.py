@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from models_export.manifest import COMPILED_FAMILIES
+from models_export.manifest import FAMILIES
 from models_export.reader import Artefact, read_artefact
 from models_export.registry import Registry
 from service.openapi import EXAMPLES
@@ -50,7 +50,7 @@ def full_rows(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("family", COMPILED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_catalogue_slate_is_the_oracles(server: ServerProcess, registry: Path, family: str) -> None:
     ids = [f"i{i}" for i in range(0, N_ITEMS, 2)]
     reply = server.rank(model=family, context=CONTEXT, item_ids=ids).json()
@@ -65,7 +65,7 @@ def test_catalogue_slate_is_the_oracles(server: ServerProcess, registry: Path, f
     assert reply["unknown_item_ids"] == [] and 0 < reply["took_ms"] < 1000
 
 
-@pytest.mark.parametrize("family", COMPILED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_inline_items_are_completed_from_the_catalogue(server: ServerProcess, registry: Path, family: str) -> None:
     reply = server.rank(model=family, context=CONTEXT, items=MIXED).json()
     scores = expected(artefact(registry, family), CONTEXT, full_rows(MIXED))
@@ -74,7 +74,7 @@ def test_inline_items_are_completed_from_the_catalogue(server: ServerProcess, re
     assert np.allclose([item["score"] for item in reply["items"]], scores[order], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", COMPILED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_cached_context_gives_the_scores_of_the_context_itself(server: ServerProcess, family: str) -> None:
     ids, key = [f"i{i}" for i in range(N_ITEMS)], f"cached-{family}"
     computed = server.rank(model=family, context=CONTEXT, item_ids=ids).json()
@@ -84,7 +84,7 @@ def test_a_cached_context_gives_the_scores_of_the_context_itself(server: ServerP
     assert computed["items"] == stored["items"] == by_id["items"] and len(by_id["items"]) == N_ITEMS
 
 
-@pytest.mark.parametrize("family", COMPILED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_columns_items_and_score_agree(server: ServerProcess, family: str) -> None:
     rows = item_rows(N_ITEMS)[:20]
     ids = [row.pop("item_id") for row in rows]
@@ -115,7 +115,7 @@ def test_top_k_is_the_head_of_the_whole(server: ServerProcess) -> None:
     assert np.allclose([i["score"] for i in catalogue], [i["score"] for i in whole[:7]], atol=1e-5)
 
 
-@pytest.mark.parametrize("family", COMPILED_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_usual_requests_reach_the_model_they_name(server: ServerProcess, family: str) -> None:
     """Wherever the body names it, and whatever else looks like a name."""
     ids = [f"i{i}" for i in range(60)]

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from models_export.manifest import COMPILED_FAMILIES
+from models_export.manifest import FAMILIES
 from service.ranking import RankingModel
 from service.scorers.numba_scorer import KERNELS
 from tests.tiny_artefact import tiny_artefact
 
 
-@pytest.fixture(scope="session", params=COMPILED_FAMILIES)
+@pytest.fixture(scope="session", params=FAMILIES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RankingModel:
     """A warm model of each family."""
     folder: Path = tmp_path_factory.mktemp("artefact") / request.param
-    loaded = RankingModel.load(tiny_artefact(folder, request.param, dim=5, rank=3))
+    loaded = RankingModel.load(tiny_artefact(folder, request.param, dim=5, rank=3, graphs=True))
     loaded.warm()
     return loaded
 
