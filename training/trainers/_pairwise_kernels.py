@@ -142,22 +142,15 @@ def add_gradients(table, context, items, pairs, positive, negative, share, pull,
                 into[c] += x * (both[c] - self_weight * row[c])
             if linear:
                 into[k] += x * total
-        for p in range(p0, p1):
-            r, x = i_rows[p], i_x[p]
-            count = mark(r, one, occurrences, stamp, now, touched, count)
-            into, row = grad[r], table[r]
-            for c in range(k):
-                into[c] += gp * x * (sc[c] + sp[c] - x * row[c])
-            if linear:
-                into[k] += gp * x
-        for p in range(n0, n1):
-            r, x = i_rows[p], i_x[p]
-            count = mark(r, one, occurrences, stamp, now, touched, count)
-            into, row = grad[r], table[r]
-            for c in range(k):
-                into[c] += gn * x * (sc[c] + sn[c] - x * row[c])
-            if linear:
-                into[k] += gn * x
+        for begin, end, slope, si in ((p0, p1, gp, sp), (n0, n1, gn, sn)):
+            for p in range(begin, end):
+                r, x = i_rows[p], i_x[p]
+                count = mark(r, one, occurrences, stamp, now, touched, count)
+                into, row = grad[r], table[r]
+                for c in range(k):
+                    into[c] += slope * x * (sc[c] + si[c] - x * row[c])
+                if linear:
+                    into[k] += slope * x
     return count, loss
 
 
