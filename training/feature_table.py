@@ -108,7 +108,7 @@ class FeatureTable:
         # Allocated by torch, whose alignment never varies: a matrix product's rounding may depend on it.
         vectors = torch.empty((self.layout.n_fields, n, self.dim))
         linear, squares = torch.empty(n), torch.empty((n, self.dim))
-        gather(self.values, *self.where(batch), vectors.numpy(), linear.numpy(), squares.numpy())
+        gather(self.values, self.where(batch), vectors.numpy(), linear.numpy(), squares.numpy())
         return vectors, linear, squares if self.componentwise else squares.sum(1)
 
     def where(self, batch: Batch) -> tuple[Any, ...]:
@@ -126,8 +126,8 @@ class FeatureTable:
         of_single, of_multi = np.empty(batch.rows.shape, np.float32), np.empty(batch.multi_rows.shape, np.float32)
         weighted = np.empty(len(batch), np.float32)
         g_squares, use_squares = self._by_component(len(batch), g_norms)
-        arrays = g_vectors.contiguous().numpy(), g_linear.contiguous().numpy(), g_squares, use_squares
-        saliency(self.values, *self.where(batch), *arrays, of_single, of_multi, weighted)
+        slopes = g_vectors.contiguous().numpy(), g_linear.contiguous().numpy(), g_squares, use_squares
+        saliency(self.values, self.where(batch), slopes, of_single, of_multi, weighted)
         return of_single, of_multi, weighted
 
     def _by_component(self, n: int, g_norms: torch.Tensor | None) -> tuple[F32, bool]:
@@ -141,17 +141,8 @@ class FeatureTable:
     def _backward(self, batch: Batch, g_vectors: F32, g_linear: F32, g_norms: torch.Tensor | None) -> None:
         self._now += 1
         room = np.empty(batch.rows.size + batch.multi_rows.size, dtype=np.int32)
-        count = scatter(
-            self.values,
-            *self.where(batch),
-            g_vectors,
-            g_linear,
-            *self._by_component(len(batch), g_norms),
-            self._grad,
-            self._stamp,
-            self._now,
-            room,
-        )
+        slopes = g_vectors, g_linear, *self._by_component(len(batch), g_norms)
+        count = scatter(self.values, self.where(batch), slopes, self._grad, self._stamp, self._now, room)
         self._touched = room[:count]
 
     @property

@@ -1,8 +1,9 @@
 """Compiled loops between the feature table and field vectors: gather, its backward pass, and saliency.
 
-All three take a batch as ``FeatureTable.where`` gives it: ``rows`` int32 [n, singles] with the field of each column in
-``single``, and the CSR arrays of the multi-valued fields with their fields in ``multi``. ``use_squares``: the family's
-term has a slope ``g_squares`` float32 [n, k] with respect to the sums of squares too.
+All three take a ``batch`` as ``FeatureTable.where`` gives it: ``rows`` int32 [n, singles], the field of each column
+``single``, the CSR arrays of the multi-valued fields, and their fields ``multi``. ``slopes`` are those with respect to
+what :func:`gather` returns: g_vectors [m, n, k], g_linear [n], g_squares [n, k], and whether the family's term has the
+last ones.
 """
 
 # Compiled functions state their types at the call: mypy cannot read them here.
@@ -17,8 +18,9 @@ from numba import njit
 
 
 @njit(cache=True, fastmath={"contract"})  # type: ignore[misc]
-def gather(table, rows, single, indptr, multi_rows, multi_weights, multi, vectors, linear, squares):
+def gather(table, batch, vectors, linear, squares):
     """Field vectors [m, n, k], linear sums [n] and squares x^2 v * v [n, k] of a batch, into the last three."""
+    rows, single, indptr, multi_rows, multi_weights, multi = batch
     n, k = rows.shape[0], table.shape[1] - 1
     linear[:] = np.float32(0.0)
     squares[:] = np.float32(0.0)
@@ -49,24 +51,10 @@ def gather(table, rows, single, indptr, multi_rows, multi_weights, multi, vector
 
 
 @njit(cache=True, fastmath={"contract"})  # type: ignore[misc]
-def scatter(
-    table,
-    rows,
-    single,
-    indptr,
-    multi_rows,
-    multi_weights,
-    multi,
-    g_vectors,
-    g_linear,
-    g_squares,
-    use_squares,
-    grad,
-    stamp,
-    now,
-    touched,
-):
+def scatter(table, batch, slopes, grad, stamp, now, touched):
     """Add the gradients of a batch to ``grad``; returns how many rows are now in ``touched``, each of them once."""
+    rows, single, indptr, multi_rows, multi_weights, multi = batch
+    g_vectors, g_linear, g_squares, use_squares = slopes
     n, k = rows.shape[0], table.shape[1] - 1
     count = 0
     two = np.float32(2.0)
@@ -125,23 +113,10 @@ def _slope(row, g_vector, g_linear, g_squares, use_squares, x):
 
 
 @njit(cache=True)  # type: ignore[misc]
-def saliency(
-    table,
-    rows,
-    single,
-    indptr,
-    multi_rows,
-    multi_weights,
-    multi,
-    g_vectors,
-    g_linear,
-    g_squares,
-    use_squares,
-    of_single,
-    of_multi,
-    weighted,
-):
+def saliency(table, batch, slopes, of_single, of_multi, weighted):
     """dL/dx of every active feature into ``of_single`` and ``of_multi``; x^T dL/dx of each row into ``weighted``."""
+    rows, single, indptr, multi_rows, multi_weights, multi = batch
+    g_vectors, g_linear, g_squares, use_squares = slopes
     n, one = rows.shape[0], np.float32(1.0)
     weighted[:] = np.float32(0.0)
     for i in range(n):
