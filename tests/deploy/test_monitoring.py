@@ -12,7 +12,6 @@ import pytest
 from service.metrics import FAMILIES
 from tests.deploy.files import DEPLOY, compose, dashboard, load
 from tests.service.http.server_process import ServerProcess
-from tests.tiny_artefact import publish_tiny
 
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 SERVICES = compose()["services"]
@@ -57,9 +56,7 @@ def selectors(query: str) -> list[promql_parser.VectorSelector]:
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of all samples that a service can expose, by the types that it states at /metrics."""
-    registry = tmp_path_factory.mktemp("registry")
-    publish_tiny(registry)
-    with ServerProcess(registry, wait=False) as server:
+    with ServerProcess(tmp_path_factory.mktemp("registry"), wait=False, wait_for_model=True) as server:
         server.wait_until_listening()
         text = server.client.get("/metrics").text
     found = set()
