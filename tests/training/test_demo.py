@@ -6,29 +6,40 @@ from pathlib import Path
 
 import pytest
 
-from models_export.reader import read_artefact
 from models_export.registry import Registry
+from tests.tiny_artefact import publish_tiny
 from training import demo
-from training.cli import main
 
 
 def test_publishes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """In this process instead of one per command, on a log that trains at once."""
-    commands: list[str] = []
+    """The commands are recorded, and the last one's effect stands for all of theirs."""
+    commands: list[tuple[str, ...]] = []
+    out, registry = tmp_path / "out", tmp_path / "registry"
 
     def train(*arguments: str, show: bool = True) -> str:
-        commands.append(arguments[0])
-        assert main([*arguments, *(["--epochs", "1"] if arguments[0] == "fit" else [])]) == 0
+        commands.append(arguments)
+        if arguments[0] == "export":
+            publish_tiny(registry, name=demo.MODEL)
         return ""
 
     monkeypatch.setattr(demo, "train", train)
-    monkeypatch.setattr(demo, "SYNTHETIC_ROWS", 3000)
     monkeypatch.setenv("CTRANK_DATA", str(tmp_path / "no data"))
-    registry = tmp_path / "registry"
-    demo.publish(tmp_path / "out", registry)
-    assert commands == ["synth", "prepare", "fit", "export"]
+    demo.publish(out, registry)
+    assert [command[0] for command in commands] == ["synth", "prepare", "fit", "export"]
+    assert commands[2][1:4] == (str(out / "prepared"), "--model", "dplr") and "--resume" in commands[2]
+    expected = (str(out / "dplr"), "--registry", str(registry), "--name", demo.MODEL, "--activate")
+    assert commands[3][1:] == expected
     assert Registry(registry).active(demo.MODEL) == "v000001"
-    assert read_artefact(registry / demo.MODEL / "v000001").manifest.family == "dplr"
-    demo.publish(tmp_path / "out", registry)
+    capsys.readouterr()
+    demo.publish(out, registry)
     assert len(commands) == 4
     assert "v000001 is active, nothing to do" in capsys.readouterr().out
+
+
+def test_an_idle_model_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first start that was killed between publishing and activating."""
+    publish_tiny(tmp_path, name=demo.MODEL, activate=False)
+    commands: list[str] = []
+    monkeypatch.setattr(demo, "train", lambda *arguments: commands.append(arguments[0]))
+    demo.publish(tmp_path / "out", tmp_path)
+    assert commands[-1] == "export"
