@@ -6,6 +6,7 @@ example::
 
   ctrank-train synth --rows 1_000_000 --out synthetic
   ctrank-train prepare synthetic/spec.toml --out prepared
+  ctrank-train fit prepared --model fm --method bpr --out run     # or any other model and method
 """
 
 from __future__ import annotations
