@@ -1,8 +1,8 @@
 """`python -m loadtest` (`make loadtest`): the load test of a service of its own, in one run.
 
-The answers are first compared with the ranking layer's. Then Locust raises realistic traffic in steps, on the floor
-application and on the service in turn; the open-loop client finds the capacity for 1,000 candidates and for realistic
-traffic; and Locust soaks the service. Exit code 1 if a check fails, 2 if it cannot be run.
+The answers are first compared with the ranking layer's. Then the open-loop client finds the capacity for 1,000 candidates
+and for realistic traffic, Locust raises realistic traffic in steps, each on the floor application and on the service in
+turn; and Locust soaks the service. Exit code 1 if a check fails, 2 if it cannot be run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from service.bench.machine import describe
 from service.bench.redis_process import ServerNotFound
 
 COMPARED = 100  # requests
-STEPS = ("--user-rate", "20", "--step-users", "20", "--stage-seconds", "3")
+STEPS = ("--user-rate", "20", "--step-users", "25", "--step-growth", "1.6", "--stage-seconds", "3")
 SOAK = ("--user-rate", "20", "--soak-users", "25", "--stage-seconds", "2", "--soak-slices", "10")
 LENIENT = Limits(max_p99_over_floor=1e3, max_p99_drift=1e3, max_lost_share=1.0)  # so few requests show little
 QUICK = (
@@ -106,9 +106,9 @@ def _parts(options: argparse.Namespace, servers: Servers, registry: Path) -> dic
     run = partial(locust_run, host=servers.ours.url, out=options.out)
     return {
         "answers": {"checks": [asdict(same)]},
-        "steps": run("steps", options=[*common, *floor, *STEPS, *quick]),
         "thousand": _search(options, servers, thousand, plan, nap=not servers.apart),
         "realistic": _search(options, servers, realistic, plan, nap=True),
+        "steps": run("steps", options=[*common, *floor, *STEPS, *quick]),
         "soak": run("soak", options=[*common, *(() if options.quick else floor), *SOAK, *quick]),
     }
 

@@ -7,10 +7,12 @@ with `loadtest/steps_shape.py` or `loadtest/soak_shape.py` after it (`-f a,b`) t
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import Any
 
+import gevent
 from locust import events
 from locust.env import Environment
 from locust.runners import WorkerRunner
@@ -54,7 +56,7 @@ def _start(environment: Environment, **_: Any) -> None:
     RECORDER.tallies.clear()
     try:
         target = find_target(environment.host or "", options.model, registry_of(options))
-        RankingUser.traffic = Traffic(target, TRAFFIC[options.traffic], options.seed)
+        RankingUser.traffic = Traffic(target, TRAFFIC[options.traffic], options.seed, partial(gevent.sleep, 0))
         RankingUser.numbers = count()
     except TargetError as error:
         print(f"load test: {error}", flush=True)

@@ -14,7 +14,7 @@ from loadtest.stage import Stage
 from loadtest.usage import read_usage
 
 Tick = tuple[int, float]
-WARM_S = 1
+READY_S = 60
 SETTLE_S = 0.3  # for replies to requests that were due in the stage
 
 
@@ -26,11 +26,16 @@ class Stages:
         self.done: list[Stage] = []
 
     def stage(self, users: int, floor: bool, seconds: int) -> Iterator[Tick]:
-        """A second to spawn and settle, then the measured ones."""
+        """A second to spawn and settle (more until all users are there), then the measured ones."""
         tick = users, float(max(users, 100))
         options, name = self._options, f"stage {len(self.done)}"
         RECORDER.announce(self._runner, "", floor)
-        for _ in range(WARM_S):
+        yield tick
+        waited = 0
+        while (
+            getattr(self._runner, "user_count", users) < users and waited < READY_S
+        ):  # workers draw their slates first
+            waited += 1
             yield tick
         before = None if floor else read_usage(self._host)
         began = perf_counter()

@@ -14,7 +14,7 @@ the same, so its id and its values never contradict one another.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
@@ -85,9 +85,16 @@ class Request(NamedTuple):
 
 
 class Traffic:
-    """The requests to one target. Building it draws the pool of slates (about a second); streams are cheap."""
+    """The requests to one target. Building it draws the pool of slates (about a second, with a `pause` after each, so
+    that an event loop goes on); streams are cheap."""
 
-    def __init__(self, target: Target, spec: TrafficSpec = REALISTIC, seed: int = 0) -> None:
+    def __init__(
+        self,
+        target: Target,
+        spec: TrafficSpec = REALISTIC,
+        seed: int = 0,
+        pause: Callable[[], object] = lambda: None,
+    ) -> None:
         self.target, self.spec, self.seed = target, spec, seed
         rng = Random(f"{seed}/slates")
         self._ids = list(target.item_ids)
@@ -99,7 +106,10 @@ class Traffic:
         self._known: dict[str, bytes] = {}  # contexts of the population, as JSON
         self._start = b"{" if not target.named else b'{"model":' + _json(target.model) + b","
         sizes, shares = zip(*spec.slate_sizes, strict=True)
-        self.slates = [self._slate(rng, size) for size in rng.choices(sizes, shares, k=spec.slates)]
+        self.slates: list[Slate] = []
+        for size in rng.choices(sizes, shares, k=spec.slates):
+            self.slates.append(self._slate(rng, size))
+            pause()
 
     def stream(self, user: str | int) -> Iterator[Request]:
         """The endless requests of one user, session after session."""
