@@ -1,13 +1,14 @@
 """`python -m loadtest` (`make loadtest`): the load test of a service of its own, in one run.
 
-The answers are first compared with the ranking layer's. Then the open-loop client finds the capacity for 1,000 candidates
-and for realistic traffic, Locust raises realistic traffic in steps, each on the floor application and on the service in
-turn; and Locust soaks the service. Exit code 1 if a check fails, 2 if it cannot be run.
+The answers are first compared with the ranking layer's. Then the open-loop client finds the capacity for 1,000
+candidates and for realistic traffic; Locust raises realistic traffic in steps, each on the floor application and on the
+service in turn; and Locust soaks the service. Exit code 1 if a check fails, 2 if it cannot be run.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -85,6 +86,7 @@ def run_parts(options: argparse.Namespace, servers: Servers, registry: Path) -> 
         "workers": 1,
         "placement": servers.placement(),
         "lost_to_others": lost,
+        "nice": os.nice(0),
         "machine": describe(),
         "parts": parts,
         "traffic": {"realistic": asdict(REALISTIC), "thousand": asdict(THOUSAND)},

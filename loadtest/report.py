@@ -60,7 +60,7 @@ def markdown(summary: dict[str, Any]) -> str:
         f"# Load test: {'passed' if summary['passed'] else 'FAILED'}",
         "",
         f"- machine: {machine_line(summary['machine'])}",
-        f"- {summary['placement']}; other processes took {lost} of the cores before the run",
+        f"- {summary['placement']}; at nice {summary['nice']}; other processes took {lost} of the cores before",
         f"- model `{model['name']}`: {model['items']:,} items, {model['context_fields']} context fields; one worker",
         "- latency: milliseconds from the time a request was due (Poisson arrivals, not slowed down by slow replies)",
         "  to the last byte of its reply; it includes the client, the loopback, HTTP, parsing, ranking and the reply",
