@@ -35,7 +35,20 @@ STEPS = ("--user-rate", "20", "--step-users", "25", "--step-growth", "1.6", "--s
 SOAK = ("--user-rate", "20", "--soak-users", "25", "--stage-seconds", "2", "--soak-slices", "10")
 LENIENT = Limits(max_p99_over_floor=1e3, max_p99_drift=1e3, max_lost_share=1.0)  # so few requests show little
 QUICK = (
-    *("--user-rate", "10", "--stage-seconds", "1", "--most-users", "20", "--soak-users", "10", "--soak-slices", "3"),
+    *(
+        "--user-rate",
+        "10",
+        "--stage-seconds",
+        "1",
+        "--step-users",
+        "10",
+        "--most-users",
+        "10",
+        "--soak-users",
+        "10",
+        "--soak-slices",
+        "3",
+    ),
     *("--max-p99-over-floor", "1e3", "--max-p99-drift", "1e3", "--max-lost-share", "1"),
 )
 
