@@ -24,13 +24,16 @@ class Stages:
     def __init__(self, runner: Runner | None, host: str, options: Namespace) -> None:
         self._runner, self._host, self._options = runner, host, options
         self.done: list[Stage] = []
+        self._last: tuple[int, bool] | None = None
 
     def stage(self, users: int, floor: bool, seconds: int) -> Iterator[Tick]:
-        """A second to spawn and settle (more until all users are there), then the measured ones."""
+        """A second to spawn and settle if anything changes (more until all users are there), then the measured ones."""
         tick = users, float(max(users, 100))
         options, name = self._options, f"stage {len(self.done)}"
-        RECORDER.announce(self._runner, "", floor)
-        yield tick
+        if self._last != (users, floor):
+            RECORDER.announce(self._runner, "", floor)
+            yield tick
+        self._last = users, floor
         waited = 0
         while (
             getattr(self._runner, "user_count", users) < users and waited < READY_S
