@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.kernels._simd import Machine
+from service.settings import Settings
 from tests.deploy.files import DEPLOY, ROOT, instructions
 
 IMAGE = DEPLOY / "image"
@@ -63,6 +64,12 @@ def test_the_service_stops_and_is_checked_as_it_expects() -> None:
         assert "/opt/ctrank/image/healthcheck.py" in str(last(target, "HEALTHCHECK"))
         assert str(last(target, "ENTRYPOINT")).startswith("["), "a shell would not hand on SIGTERM"
     assert instructions()[-1][0] == "service"  # what `docker build .` makes
+
+
+def test_the_gpu_s_settings_are_the_service_s() -> None:
+    variables = dict(word.split("=", 1) for word in str(last("gpu", "ENV")).split())
+    settings = Settings.read({}, variables)
+    assert (settings.scorer, settings.onnx_provider) == ("onnx", "cuda")
 
 
 def test_the_service_has_no_torch() -> None:

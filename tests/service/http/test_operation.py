@@ -211,6 +211,17 @@ def test_waits_for_a_model_where_it_is_told_to(tmp_path: Path) -> None:
         assert any("waiting for tiny" in line for line in server.log)
 
 
+def test_compile_prepares_the_first_start(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = registry / "tiny" / "v000001"
+    assert main(["compile", str(folder), "--cache-dir", str(tmp_path)]) == 0
+    assert "kernels of dplr are compiled" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("kernels-*.compiled"))) == 1
+    with ServerProcess(registry, cache_dir=tmp_path) as server:
+        assert not any("compiling kernels" in line for line in server.log)
+    assert main(["compile", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_damaged_artefact_stops_the_start(tmp_path: Path, workers: int) -> None:
     version = publish_tiny(tmp_path)
