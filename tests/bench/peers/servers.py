@@ -57,7 +57,7 @@ SERVERS = (
     Server("ctrank's kernel in mosec", (*_MOSEC, "--path", "{folder}/mosec"), package="mosec"),
     Server("ctrank's kernel in BentoML", _BENTO, path="/v1/rank", package="bentoml"),
     Server("ctrank's kernel in Ray Serve", ("-m", "tests.bench.peers.ray_host", "{registry}", "{port}"),
-           package="ray", path="/"),
+           package="ray", path="/", environment={"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}),
     Server("authors' NumPy in a bare ASGI host", _bare("numpy")),
     Server("ONNX Runtime, context tiled, in a bare ASGI host", _bare("onnx"), package="onnxruntime",
            needs="score.onnx"),
