@@ -12,7 +12,7 @@ import pytest
 
 from tests.bench.peers.functions import SCORERS, summary, take_turns
 from tests.bench.peers.handlers import make_handler
-from tests.bench.peers.http_load import Traffic, measure_server
+from tests.bench.peers.http_load import Traffic, best_of, measure_server
 from tests.bench.peers.process_tree import cpu_s, memory_bytes, stop, tree
 from tests.bench.peers.report import draw, render
 from tests.bench.peers.scorers import KernelScorer, NumpyScorer, PrecomputedScorer
@@ -124,7 +124,7 @@ def figures():
         cell = {"requests": 9, "median_us": 10.0 * factor, "p99_us": 20.0 * factor, "per_s": 90.0 / factor,
                 "cpu_us": 5.0 * factor}  # fmt: skip
         cells = {str(size): {"1": cell, "16": cell} for size in SIZES}
-        return {"cells": cells, "memory": {"pss_bytes": memory, "rss_bytes": memory, "processes": 1}}
+        return {"cells": cells, "memory": {"pss_bytes": memory, "rss_bytes": memory, "processes": 1}, "passes": 2}
 
     times = {str(size): {"median_us": 1.0, "p99_us": 2.0, "calls": 3} for size in SIZES}
     machine = {"cpu": "x", "cores": 2, "caches": {}, "system": "s", "python": "3", "numpy": "2", "numba": "0"}
@@ -133,6 +133,13 @@ def figures():
         "functions": {name: times for name in SCORERS}, "failed": {},
         "servers": {"ctrank": server(1, 20e6), "mosec": server(2, 30e6), "tiny": server(4, 10e6)},
     }  # fmt: skip
+
+
+def test_the_best_of_several_passes_is_kept():
+    fast, slow = figures()["servers"]["ctrank"], figures()["servers"]["tiny"]
+    best = best_of([slow, fast])
+    assert best["cells"]["100"]["1"] == {**fast["cells"]["100"]["1"], "requests": 18}
+    assert best["memory"]["pss_bytes"] == 20e6 and best["passes"] == 2
 
 
 def test_the_report_says_who_wins(tmp_path):

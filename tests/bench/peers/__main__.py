@@ -19,7 +19,7 @@ from typing import Any
 
 from service.bench.machine import describe
 from service.bench.subprocess_run import measure_apart
-from tests.bench.peers.http_load import Traffic, measure_server
+from tests.bench.peers.http_load import Traffic, best_of, measure_server
 from tests.bench.peers.report import draw, render
 from tests.bench.peers.servers import SERVERS, running
 from tests.bench.peers.workload import SIZES, Workload, draw_requests
@@ -34,12 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
-    parser.add_argument("--budget-s", type=float, default=1.0, help="seconds of load per cell (default 1)")
+    parser.add_argument("--budget-s", type=float, default=1.0, help="seconds of load per cell and pass (default 1)")
+    parser.add_argument("--passes", type=int, default=2, help="times that each server is measured (default 2)")
     parser.add_argument("--rounds", type=int, default=20, help="turns of the in-process scorers (default 20)")
     parser.add_argument("--only", nargs="*", default=None, help="servers whose name contains one of these")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="peers-", dir="/tmp") as name:
-        found = compare(Path(name) / "registry", arguments.budget_s, arguments.rounds, arguments.only)
+        found = compare(Path(name) / "registry", arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "peers.json").write_text(json.dumps(found, indent=2) + "\n")
     text = render(found)
@@ -49,16 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if found["failed"] else 0
 
 
-def compare(registry: Path, budget_s: float, rounds: int, only: list[str] | None) -> dict[str, Any]:
+def compare(registry: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures, ready for JSON."""
+    only = arguments.only
     workload = Workload.publish(registry)
     requests = {size: list(draw_requests(size, REQUESTS[size])) for size in SIZES}
     traffic = Traffic(requests, {size: [workload.expected(r) for r in requests[size][:CHECKED]] for size in SIZES})
     _say("scorers in one process")
-    functions = measure_apart("tests.bench.peers.functions", str(registry), "--rounds", str(rounds))
-    servers: dict[str, Any] = {}
+    functions = measure_apart("tests.bench.peers.functions", str(registry), "--rounds", str(arguments.rounds))
+    passes: dict[str, list[dict[str, Any]]] = {}
     missing, failed = {}, {}
-    for server in SERVERS:
+    for server in SERVERS * arguments.passes:
         if only is not None and not any(part in server.name for part in only):
             continue
         reason = server.missing(workload.artefact.path)
@@ -68,16 +70,17 @@ def compare(registry: Path, budget_s: float, rounds: int, only: list[str] | None
         _say(server.name)
         try:
             with running(server, registry, traffic.bodies[100][0]) as (pid, port):
-                servers[server.name] = measure_server(server, pid, port, traffic, budget_s)
+                found = measure_server(server, pid, port, traffic, arguments.budget_s)
+            passes.setdefault(server.name, []).append(found)
         except RuntimeError as error:
             failed[server.name] = str(error)
             _say(f"FAILED: {error}")
     return {
         "machine": describe(),
         "versions": {package: _version(package) for package in PACKAGES},
-        "budget_s": budget_s,
+        "budget_s": arguments.budget_s,
         "functions": functions["scorers"],
-        "servers": servers,
+        "servers": {name: best_of(found) for name, found in passes.items()},
         "missing": {**functions["missing"], **missing},
         "failed": failed,
     }

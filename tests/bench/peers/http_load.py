@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from tests.bench.peers.workload import SIZES, Request, check_reply
 
 CONNECTIONS = (1, 16)
 PILOT, LEAST, MOST = 12, 30, 20_000
+_COMBINE: dict[str, Callable[..., float]] = {
+    "requests": sum, "median_us": min, "p99_us": min, "per_s": max, "cpu_us": min,
+}  # fmt: skip
 
 
 class Traffic:
@@ -32,6 +36,19 @@ def measure_server(server: Server, pid: int, port: int, traffic: Traffic, budget
         requests = [post(server.path, body) for body in traffic.bodies[size]]
         cells[str(size)] = {str(n): _cell(pid, port, requests, n, budget_s) for n in CONNECTIONS}
     return {"cells": cells, "memory": memory_bytes(pid)}
+
+
+def best_of(passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """One server's figures over several passes: each the best of them (what else a machine does only adds), but for the
+    memory, which is the largest, and the requests, which are added up."""
+    merged: dict[str, Any] = {}
+    for size, of_size in passes[0]["cells"].items():
+        merged[size] = {}
+        for n in of_size:
+            cells = [found["cells"][size][n] for found in passes]
+            merged[size][n] = {key: _COMBINE[key](cell[key] for cell in cells) for key in cells[0]}
+    memory = {key: max(found["memory"][key] for found in passes) for key in passes[0]["memory"]}
+    return {"cells": merged, "memory": memory, "passes": len(passes)}
 
 
 def _check(server: Server, port: int, traffic: Traffic, size: int) -> None:

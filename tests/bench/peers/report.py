@@ -23,8 +23,9 @@ def render(found: dict[str, Any]) -> str:
         "timed, every scorer and server has returned the scores of the formula in float64 to 1e-5 of the largest, but "
         "for Vowpal Wabbit, whose model is another with weights of its own.",
         "",
-        f"{summary(found['machine'])}; {versions}. One run, one after the other, one worker and one thread for the "
-        "model; the load client shares the cores.",
+        f"{summary(found['machine'])}; {versions}. One run, one server at a time, one worker and one "
+        f"thread for the model; the load client shares the cores. Every server was started and measured {_times(found)}, "
+        "each figure is the best.",
         "",
         "![medians and requests per second by slate size](peers.png)",
         "",
@@ -50,6 +51,11 @@ def render(found: dict[str, Any]) -> str:
         if reasons:
             lines += ["", f"## {title}", "", *(f"- {name}: {reason}" for name, reason in reasons.items())]
     return "\n".join(lines) + "\n"
+
+
+def _times(found: dict[str, Any]) -> str:
+    passes = {server["passes"] for server in found["servers"].values()}
+    return f"{max(passes, default=1)} times"
 
 
 def _server_table(found: dict[str, Any]) -> list[str]:
