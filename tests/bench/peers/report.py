@@ -24,7 +24,7 @@ def render(found: dict[str, Any]) -> str:
         "for Vowpal Wabbit, whose model is another with weights of its own.",
         "",
         f"{summary(found['machine'])}; {versions}. One run, one server at a time, one worker and one "
-        f"thread for the model; the load client shares the cores. Every server was started and measured {_times(found)}, "
+        f"thread for the model; the load client shares the cores. Each server was started and measured {_times(found)}, "
         "each figure is the best.",
         "",
         "![medians and requests per second by slate size](peers.png)",
