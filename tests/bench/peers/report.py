@@ -23,9 +23,9 @@ def render(found: dict[str, Any]) -> str:
         "timed, every scorer and server has returned the scores of the formula in float64 to 1e-5 of the largest, but "
         "for Vowpal Wabbit, whose model is another with weights of its own.",
         "",
-        f"{summary(found['machine'])}; {versions}. One run, one server at a time, one worker and one "
-        f"thread for the model; the load client shares the cores. Each server was started and measured {_times(found)}, "
-        "each figure is the best.",
+        f"{summary(found['machine'])}; {versions}. One run, one server at a time, one worker and "
+        "one thread for the model; the load client shares the cores. Each server was started and measured "
+        f"{_times(found)}; each figure is the best.",
         "",
         "![medians and requests per second by slate size](peers.png)",
         "",
