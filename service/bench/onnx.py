@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from service.scorers.protocol import Scorer
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
+SMALL = 10_000
+"""Up to so many candidates a way is called twice in turn: the other's temporaries have emptied its caches."""
 PATHS = ("items", "candidates", "catalogue")
 TOP = 100
 HIDDEN = (64, 32)
@@ -137,8 +139,9 @@ def _against_compiled(artefact: "Artefact", sizes: tuple[int, ...], quick: bool)
             "catalogue": lambda scorer: lambda _: scorer.top_catalogue(state, g, beta, TOP),  # noqa: B023
         }
         for path in PATHS:
-            repetitions = max(200_000 // n, 3) if quick else max(1_000_000 // n, 7)
-            times = interleaved([ways[path](scorer) for scorer in scorers.values()], min(repetitions, 200), 2)
+            repetitions = min(max((100_000 if quick else 1_000_000) // n, 3 if quick else 5), 200)
+            calls, warm = (2, 3) if n <= SMALL else (1, 1)
+            times = interleaved([ways[path](scorer) for scorer in scorers.values()], repetitions, warm, calls)
             row: dict[str, Any] = {"path": path, "candidates": n, "compiled_us": median_us(times[0])}
             for name, taken in zip(others, times[1:], strict=True):
                 row[name] = {"us": median_us(taken), "ratio": median_ratio(taken, times[0])}
@@ -192,7 +195,7 @@ def _shared(artefact: "Artefact", quick: bool) -> list[dict[str, Any]]:
             alone, shared = (OnnxScorer(artefact, provider, 1, wait) for wait in (0.0, SHARE_US))
             state, items = _context(artefact, alone), _slates(artefact, n)
             speeds: dict[str, list[float]] = {"alone": [], "shared": []}
-            for _ in range(2 if quick else 5):
+            for _ in range(2 if quick else 3):
                 speeds["alone"].append(_per_second(alone, state, items, 0.2 if quick else 1.0))
                 speeds["shared"].append(_per_second(shared, state, items, 0.2 if quick else 1.0))
             row[name] = {how: round(float(np.median(values))) for how, values in speeds.items()}
