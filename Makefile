@@ -43,7 +43,7 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready
-	for what in kernels catalogue http cache; do $(BIN)/ctrank-serve bench $$what || exit 1; done
+	for what in kernels catalogue http cache onnx; do $(BIN)/ctrank-serve bench $$what || exit 1; done
 
 loadtest: .venv/ready
 	$(BIN)/python -m loadtest
