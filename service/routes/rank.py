@@ -50,6 +50,8 @@ class RankAnswer:
         self._sources = {s: counter("ctrank_context_source", s) for s in ("computed", "memory", "shared", "redis")}
         self._offload_us = serving.settings.offload_us
         self._small_bytes = self._offload_us / max(*US_PER_BYTE.values(), CONTEXT_US_PER_BYTE)  # need no estimate
+        # The compiled call takes ids alone, reads a context of 16 KB at most, and stops where anything else begins.
+        self._most_at_once = self._offload_us / US_PER_BYTE["item_ids"]
         self._whole: dict[str, tuple[ServedModel, WholeRequest | None]] = {}  # by name of the model
         self._offloaded = counter("ctrank_offloaded", "/rank")
 
@@ -57,7 +59,7 @@ class RankAnswer:
         """The reply to a usual request, counted; `None` for every other one."""
         model = _glimpsed_model(body)
         served = self._serving.models.find(model, None)
-        if served is None or len(body) > self._small_bytes:
+        if served is None or len(body) > self._most_at_once:
             return None
         known = self._whole.get(served.name)
         if known is None or known[0] is not served:
