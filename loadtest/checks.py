@@ -17,7 +17,7 @@ class Limits:
     min_capacity_per_s: float = 1.0
     max_error_share: float = 0.0
     max_lost_share: float = 0.01
-    max_p99_over_floor: float = 5.0
+    max_p99_over_floor: float = 10.0  # realistic traffic has slates of 10,000 items, the floor's reply is a constant
     max_p99_drift: float = 2.0
     max_memory_growth: float = 0.10
 
