@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -28,18 +31,17 @@ class AttentionalFM(NetworkModel):
         """``attention.weight`` W [t, k], ``attention.bias`` c [t], ``attention.out`` q [t], ``out.weight`` p [k]. The
         width t is ``hidden``'s one number, else k. q starts at 0 and p at the number of pairs: FM over field vectors.
         """
-        self._first, self._second = (torch.from_numpy(i) for i in np.triu_indices(self.shape.n_fields, 1))
         k, width = self.shape.dim, (self.shape.dim, *self.shape.hidden)[-1]
         return {
             "attention.weight": scaled_normal(rng, (width, k), k),
             "attention.bias": np.zeros(width, np.float32),
             "attention.out": np.zeros(width, np.float32),
-            "out.weight": np.full(k, len(self._first), np.float32),
+            "out.weight": np.full(k, math.comb(self.shape.n_fields, 2), np.float32),
         }
 
     def interaction(self, vectors: torch.Tensor, norms: torch.Tensor, training: bool) -> torch.Tensor:
         """P^T sum a_fg (v_f * v_g), [n]."""
-        pairs = vectors[self._first] * vectors[self._second]
+        pairs: torch.Tensor = _PairProducts.apply(vectors)  # type: ignore[no-untyped-call]
         weight, bias, out = (self.tensors[name] for name in ("attention.weight", "attention.bias", "out.weight"))
         if training and self.shape.dropout > 0.0:
             attention = self._attention(torch.nn.functional.linear(pairs, weight, bias))
@@ -55,7 +57,7 @@ class AttentionalFM(NetworkModel):
     def along_x(self, *gathered: torch.Tensor) -> Along:
         """See the base; the pairs' products are of degree 2, so W (v_f * v_g) and p^T (v_f * v_g) are."""
         vectors = gathered[0]
-        pairs = vectors[self._first] * vectors[self._second]
+        pairs: torch.Tensor = _PairProducts.apply(vectors)  # type: ignore[no-untyped-call]
         both = torch.nn.functional.linear(
             pairs, torch.cat([self.tensors["attention.weight"], self.tensors["out.weight"][None]])
         )
@@ -65,3 +67,32 @@ class AttentionalFM(NetworkModel):
         slope = (2.0 * inner * (hidden > 0.0)) @ query
         change = slope - (attention * slope).sum(0)
         return (attention * value).sum(0), (attention * value * (change + 2.0)).sum(0)
+
+
+def _by_first(pairs: torch.Tensor, m: int) -> tuple[torch.Tensor, ...]:
+    """The pairs of each first of ``m`` fields but the last (views)."""
+    return torch.split(pairs, list(range(m - 1, 0, -1)))
+
+
+class _PairProducts(torch.autograd.Function):
+    """v_f * v_g for all f < g, [m (m - 1) / 2, n, k] of [m, n, k], in the order of ``np.triu_indices``. Indexing would
+    copy both factors, and its backward pass adds element by element.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(vectors)
+        m, n, k = vectors.shape
+        out = vectors.new_empty((math.comb(m, 2), n, k))
+        for f, part in enumerate(_by_first(out, m)):
+            torch.mul(vectors[f], vectors[f + 1 :], out=part)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        (vectors,) = ctx.saved_tensors
+        out, m = torch.zeros_like(vectors), len(vectors)
+        for f, part in enumerate(_by_first(gradient, m)):
+            out[f] += (part * vectors[f + 1 :]).sum(0)
+            out[f + 1 :].addcmul_(part, vectors[f])
+        return out

@@ -37,20 +37,33 @@ class DeepAndCross(NetworkModel):
     def interaction(self, vectors: torch.Tensor, norms: torch.Tensor, training: bool) -> torch.Tensor:
         """P^T [x_D; h_L], [n]."""
         first = side_by_side(vectors)
-        crossed = first
-        for weight, bias in zip(self.tensors["cross.weight"], self.tensors["cross.bias"], strict=True):
-            crossed = first * (crossed @ weight)[:, None] + bias + crossed
-        out, width = self.tensors["out.weight"], first.shape[1]
-        return crossed @ out[:width] + self.hidden(first, training) @ out[width:]
+        crossed, _ = self._crossed(first)
+        return crossed + self.hidden(first, training) @ self._out[1]
 
     def along_x(self, *gathered: torch.Tensor) -> Along:
         """See the base; x_0 is of degree 1."""
         first = side_by_side(gathered[0])
-        crossed, along = first, first
-        for weight, bias in zip(self.tensors["cross.weight"], self.tensors["cross.bias"], strict=True):
-            product = crossed @ weight
-            along = first * (product + along @ weight)[:, None] + along
-            crossed = first * product[:, None] + bias + crossed
-        out, width = self.tensors["out.weight"], first.shape[1]
-        hidden, slope = self.hidden_along(first, first)
-        return crossed @ out[:width] + hidden @ out[width:], along @ out[:width] + slope @ out[width:]
+        crossed, along = self._crossed(first)
+        hidden, slope = self.hidden_along(first, 1.0)
+        return crossed + hidden @ self._out[1], along + slope @ self._out[1]
+
+    @property
+    def _out(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The parts of p over x_D and over h_L."""
+        width = self.shape.n_fields * self.shape.dim
+        return self.tensors["out.weight"][:width], self.tensors["out.weight"][width:]
+
+    def _crossed(self, first: torch.Tensor) -> Along:
+        """P^T x_D and its derivative along x_0, each [n]. Since x_l = a_l x_0 + c_1 + .. + c_l with a number a_l per
+        row, a_{l+1} = a_l (1 + x_0^T w_l) + (c_1 + .. + c_l)^T w_l, all that is needed of x_0 are its products with the
+        w_l and p: one pass over it, where the layers as written take two each.
+        """
+        weights, biases, out = self.tensors["cross.weight"], self.tensors["cross.bias"], self._out[0]
+        products = torch.nn.functional.linear(first, torch.cat([weights, out[None]]))
+        scale, slope = torch.ones(len(first)), torch.zeros(len(first))
+        for depth, (weight, product) in enumerate(zip(weights, products.T, strict=False)):
+            scale, slope = (
+                scale * (1.0 + product) + biases[:depth].sum(0) @ weight,
+                slope * (1.0 + product) + scale * product,
+            )
+        return scale * products[:, -1] + biases.sum(0) @ out, (scale + slope) * products[:, -1]

@@ -41,5 +41,5 @@ class DeepFM(NetworkModel):
         vectors, _, norms = gathered
         total, out, first = vectors.sum(0), self.tensors["out.weight"], side_by_side(vectors)
         pairs = 0.5 * ((total * total).sum(1) - norms)
-        hidden, slope = self.hidden_along(first, first)
+        hidden, slope = self.hidden_along(first, 1.0)
         return pairs + hidden @ out, 2.0 * pairs + slope @ out

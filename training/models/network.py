@@ -50,12 +50,15 @@ class NetworkModel(FactorModel):
             x = self.dropped(torch.relu(torch.nn.functional.linear(x, weight, bias)), training)
         return x
 
-    def hidden_along(self, x: torch.Tensor, dx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """:meth:`hidden` without dropout, and its derivative along ``dx``."""
+    def hidden_along(self, x: torch.Tensor, degree: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`hidden` without dropout, and how fast it changes as ``x``, of that ``degree``, does."""
+        dx = degree * x
         for i in range(len(self.shape.hidden)):
             weight = self.tensors[f"hidden_{i}.weight"]
-            before = torch.nn.functional.linear(x, weight, self.tensors[f"hidden_{i}.bias"])
-            x, dx = torch.relu(before), torch.nn.functional.linear(dx, weight) * (before > 0.0)
+            inner = torch.nn.functional.linear(x, weight)
+            slope = degree * inner if i == 0 else torch.nn.functional.linear(dx, weight)
+            x = torch.relu(inner + self.tensors[f"hidden_{i}.bias"])
+            dx = slope * (x > 0.0)
         return x, dx
 
     def dropped(self, x: torch.Tensor, training: bool) -> torch.Tensor:

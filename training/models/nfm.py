@@ -40,5 +40,5 @@ class NeuralFM(NetworkModel):
         vectors, _, norms = gathered
         total, out = vectors.sum(0), self.tensors["out.weight"]
         pooled = 0.5 * (total * total - norms)
-        hidden, slope = self.hidden_along(pooled, 2.0 * pooled)
+        hidden, slope = self.hidden_along(pooled, 2.0)
         return hidden @ out, slope @ out
