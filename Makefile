@@ -35,7 +35,8 @@ serve: .venv/ready | demo/registry
 	$(BIN)/ctrank-serve run --registry demo/registry
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not timed" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m timed
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -19,6 +19,8 @@ from tests.bench.peers.scorers import KernelScorer, NumpyScorer, PrecomputedScor
 from tests.bench.peers.servers import SERVERS, Server, running
 from tests.bench.peers.workload import SIZES, Workload, check_reply, check_scores, draw_requests
 
+pytestmark = pytest.mark.timed
+
 N_ITEMS = 300
 
 

@@ -8,6 +8,8 @@ from loadtest.open_loop import offer
 from loadtest.traffic import Request
 from tests.loadtest.stub_server import StubServer
 
+pytestmark = pytest.mark.timed
+
 REQUEST = Request("inline", "/rank", (b'{"context":{"user":"a"}}',), 1)
 
 

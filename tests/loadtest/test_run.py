@@ -20,6 +20,8 @@ from loadtest.target import TargetError
 from tests.loadtest.stub_server import StubServer
 from tests.tiny_artefact import publish_tiny
 
+pytestmark = pytest.mark.timed
+
 ONE_STEP = ("--user-rate", "20", "--step-users", "5", "--most-users", "5", "--stage-seconds", "1")
 
 

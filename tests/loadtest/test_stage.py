@@ -11,6 +11,8 @@ import pytest
 from loadtest.latencies import Latencies
 from loadtest.stage import Stage, capacity, loads, undecided
 
+pytestmark = pytest.mark.timed
+
 
 def stage(server: str, load: float, p99_ms: float, **changes: object) -> Stage:
     made = Stage(

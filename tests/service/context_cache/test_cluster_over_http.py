@@ -17,6 +17,8 @@ from tests.service.context_cache.test_over_http import BUDGET_MS, SLACK_MS, requ
 from tests.service.http.server_process import ServerProcess
 from tests.tiny_artefact import publish_tiny
 
+pytestmark = pytest.mark.timed
+
 REQUESTS = 1200
 IDS = [f"session-{i}" for i in range(60)]
 

@@ -22,6 +22,8 @@ from service.context_cache.stats import CacheStats
 from service.context_cache.store import StoreMiss, Write
 from tests.service.context_cache.conftest import DIGEST, cache, key, state
 
+pytestmark = pytest.mark.timed
+
 A = key("a")
 
 # Another worker: reads commands from its standard input, one per line, and answers each with one line.

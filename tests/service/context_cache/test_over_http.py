@@ -20,6 +20,8 @@ from tests.redis_server import RedisServer
 from tests.service.http.server_process import ServerProcess
 from tests.tiny_artefact import publish_tiny
 
+pytestmark = pytest.mark.timed
+
 BUDGET_MS, SLACK_MS = 5.0, 20.0
 REQUESTS = 5000
 # So many values that the service asks Redis although the request carries its context.

@@ -18,6 +18,8 @@ from tests.redis_cluster import SLOTS, ClusterNode, RedisCluster
 from tests.redis_server import RedisServer
 from tests.service.context_cache.conftest import cache, key, state, tls_in_front_of, wait_for_breaker
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RedisCluster]:

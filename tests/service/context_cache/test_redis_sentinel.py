@@ -12,6 +12,8 @@ from tests.redis_sentinel import MASTER, SentinelGroup
 from tests.redis_server import RedisServer, wait_until
 from tests.service.context_cache.conftest import cache, key, state, wait_for_breaker
 
+pytestmark = pytest.mark.timed
+
 
 def test_failover_is_followed_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def run(group: SentinelGroup) -> None:

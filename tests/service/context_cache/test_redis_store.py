@@ -20,6 +20,8 @@ from service.context_cache.stats import CLOSED, OPEN, CacheStats
 from tests.redis_server import RedisServer
 from tests.service.context_cache.conftest import DIGEST, cache, key, state, tls_in_front_of, wait_for_breaker
 
+pytestmark = pytest.mark.timed
+
 BUDGET_MS = 5.0
 SLACK_MS = 20.0  # the promise: no request longer than its Redis budget plus this for Redis's sake
 A = key("a")

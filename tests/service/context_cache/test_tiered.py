@@ -18,6 +18,8 @@ from service.context_cache.store import Reason, Source, StoreMiss, Write
 from service.context_cache.tiered import TieredCache
 from tests.service.context_cache.conftest import DIGEST, Clock, cache, key, state
 
+pytestmark = pytest.mark.timed
+
 
 class FakeStore:
     """A shared tier in a dictionary; writes land when `land` is called; `gate` holds reads back."""

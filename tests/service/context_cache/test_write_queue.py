@@ -3,10 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
+import pytest
+
 from service.context_cache.stats import CacheStats
 from service.context_cache.store import StoreMiss, Write
 from service.context_cache.write_queue import Batch, WriteQueue
 from tests.service.context_cache.conftest import DIGEST, state
+
+pytestmark = pytest.mark.timed
 
 
 class Sink:

@@ -18,6 +18,8 @@ from tests.service.http.conftest import ADMIN_KEY
 from tests.service.http.server_process import ServerProcess
 from tests.tiny_artefact import CONTEXT, publish_tiny
 
+pytestmark = pytest.mark.timed
+
 KEY = {"X-Admin-Key": ADMIN_KEY}
 
 

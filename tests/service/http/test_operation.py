@@ -19,6 +19,8 @@ from service.cli import main
 from tests.service.http.server_process import ROOT, ServerProcess
 from tests.tiny_artefact import CONTEXT, publish_tiny
 
+pytestmark = pytest.mark.timed
+
 READY_WITH_CACHE_S = 3.0
 READY_WITHOUT_CACHE_S = 10.0
 

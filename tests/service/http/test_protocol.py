@@ -12,6 +12,8 @@ import pytest
 from tests.service.http.server_process import ServerProcess
 from tests.tiny_artefact import CONTEXT, publish_tiny
 
+pytestmark = pytest.mark.timed
+
 BODY = json.dumps({"context": CONTEXT, "item_ids": ["i1", "i2"]}).encode()
 HUGE = json.dumps({"context": CONTEXT, "item_ids": [f"i{i % 60}" for i in range(100_000)], "top_k": 3}).encode()
 CACHED = json.dumps({"context": CONTEXT, "context_id": "pipelined", "item_ids": ["i3"]}).encode()

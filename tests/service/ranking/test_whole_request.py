@@ -173,6 +173,7 @@ def test_integer_ids(dplr: RankingModel) -> None:
     assert whole.answer(USUAL.replace(b'"i1"', b"1"), 0.0) is None
 
 
+@pytest.mark.timed
 def test_what_is_counted(dplr: RankingModel) -> None:
     values = np.zeros(HISTOGRAM_SLOTS * len(SLOT_NAMES))
     whole = whole_of(dplr, values)

@@ -11,6 +11,8 @@ import pytest
 
 from service.scorers.coalescing import Coalescer
 
+pytestmark = pytest.mark.timed
+
 
 class Runs:
     """Doubles numbers; remembers its batches. Holds until told to go on."""
