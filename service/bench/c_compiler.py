@@ -25,7 +25,7 @@ class CLoops:
         self.compiler = compiler
         library.vector_kind.restype = ctypes.c_char_p
         self.kind: str = library.vector_kind().decode()
-        for name in ("dplr", "fm", "fwfm", "pruned_fwfm", "rafm", "llfm", "touch"):
+        for name in ("dplr", "fm", "fwfm", "pruned_fwfm", "rafm", "llfm", "llfm_jo", "touch"):
             getattr(library, name).restype = None
         self.library = library
 

@@ -9,6 +9,7 @@ and beside it
     to every distance x^2 - x,        to a machine 1/2 (x - x^2) |v|^2.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from service.kernels._simd import F32, I64, Emitter
+from service.kernels._simd import F32, I1, I32, I64, Emitter
 
+F64 = ir.DoubleType()
 LANES = 16
 _GROUP = 8
 """Accumulators of one pass over an item's features."""
-
-
-def _infinity(lanes: int) -> Any:
-    return ir.Constant(ir.VectorType(F32, lanes), [np.inf] * lanes)
 
 
 @intrinsic(prefer_literal=True)
@@ -81,6 +79,55 @@ def distances(typingctx, table, rows, value_rows, value_x, item, begin, end, sta
     return signature, codegen
 
 
+class _Distances:
+    """Distances float32 [near] in registers; the least is taken out again and again. NaN counts as infinite."""
+
+    def __init__(self, s: Emitter, source: Any, near: int) -> None:
+        self._s, self._near = s, near
+        self._infinity = ir.Constant(ir.VectorType(F32, LANES), [np.inf] * LANES)
+        builder, chunks = s.builder, list(range(0, near, LANES))
+        kind = ir.FunctionType(F32, [self._infinity.type])
+        self._reduce = builder.module.declare_intrinsic(f"llvm.vector.reduce.fmin.v{LANES}f32", (), kind)
+        counted = ir.FunctionType(I64, [I64, I1])
+        self._trailing = builder.module.declare_intrinsic("llvm.cttz", (I64,), counted)
+        self._lanes = [ir.Constant(ir.VectorType(I32, LANES), list(range(at, at + LANES))) for at in chunks]
+        self.vectors = []
+        for at in chunks:
+            vector = s.load(LANES, source, at)
+            self.vectors.append(builder.select(builder.fcmp_ordered("uno", vector, vector), self._infinity, vector))
+
+    def take(self, vectors: Sequence[Any]) -> tuple[Any, Any, list[Any]]:
+        """The least of ``vectors``, its place (the first of equals; ``near`` if none is finite), and what is left."""
+        s, builder = self._s, self._s.builder
+        best = vectors[0]
+        for vector in vectors[1:]:
+            best = builder.select(builder.fcmp_ordered("<", vector, best), vector, best)
+        value = builder.call(self._reduce, [best], fastmath=("nnan",))
+        spread, place, per_word = s.splat(value, LANES), s.integer(self._near), 64 // LANES
+        for word in reversed(range(0, len(vectors), per_word)):
+            bits = s.integer(0)
+            for shift, vector in enumerate(vectors[word : word + per_word]):
+                equal = builder.fcmp_ordered("==", vector, spread)
+                mask = builder.zext(builder.bitcast(equal, ir.IntType(LANES)), I64)
+                bits = builder.or_(bits, builder.shl(mask, s.integer(shift * LANES)))
+            at = s.add(builder.call(self._trailing, [bits, ir.Constant(I1, 0)]), word * LANES)
+            place = builder.select(builder.icmp_unsigned("!=", bits, s.integer(0)), at, place)
+        found = builder.fcmp_ordered("<", value, s.scalar(np.inf))
+        place = builder.select(found, place, s.integer(self._near))
+        everywhere = self._everywhere(place)
+        left = [
+            builder.select(builder.icmp_signed("==", which, everywhere), self._infinity, vector)
+            for which, vector in zip(self._lanes, vectors, strict=True)
+        ]
+        return value, place, left
+
+    def _everywhere(self, value: Any) -> Any:
+        builder, kind = self._s.builder, ir.VectorType(I32, LANES)
+        one = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(value, I32), ir.Constant(I32, 0))
+        mask = ir.Constant(ir.VectorType(I32, LANES), None)
+        return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), mask)
+
+
 @intrinsic(prefer_literal=True)
 def nearest(typingctx, far, count, chosen, values, near):
     """Writes the ``count`` least of ``far`` float32 [near] to ``values``, ascending, and their places to ``chosen``
@@ -90,53 +137,63 @@ def nearest(typingctx, far, count, chosen, values, near):
     def codegen(context, builder, sig, args):
         s, t = Emitter(context, builder), sig.args
         source, places, least = (s.array(t[i], args[i]) for i in (0, 2, 3))
-        size = t[4].literal_value
-        chunks = list(range(0, size, LANES))
-        infinity = _infinity(LANES)
-        reduce = builder.module.declare_intrinsic(
-            f"llvm.vector.reduce.fmin.v{LANES}f32", (), ir.FunctionType(F32, [infinity.type])
-        )
-        trailing = builder.module.declare_intrinsic("llvm.cttz", (I64,), ir.FunctionType(I64, [I64, ir.IntType(1)]))
-        lanes = [ir.Constant(ir.VectorType(I64, LANES), list(range(at, at + LANES))) for at in chunks]
-
-        def splat(value: Any) -> Any:
-            kind = ir.VectorType(I64, LANES)
-            one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-            return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), mask)
+        found = _Distances(s, source, t[4].literal_value)
 
         def one(r, vectors):
-            best = vectors[0]
-            for vector in vectors[1:]:
-                best = builder.select(builder.fcmp_ordered("<", vector, best), vector, best)
-            value = builder.call(reduce, [best], fastmath=("nnan",))
-            spread = s.splat(value, LANES)
-            place = s.integer(size)
-            per_word = 64 // LANES
-            for word in reversed(range(0, len(chunks), per_word)):
-                bits = s.integer(0)
-                for shift, vector in enumerate(vectors[word : word + per_word]):
-                    equal = builder.fcmp_ordered("==", vector, spread)
-                    mask = builder.zext(builder.bitcast(equal, ir.IntType(LANES)), I64)
-                    bits = builder.or_(bits, builder.shl(mask, s.integer(shift * LANES)))
-                at = s.add(builder.call(trailing, [bits, ir.Constant(ir.IntType(1), 0)]), word * LANES)
-                place = builder.select(builder.icmp_unsigned("!=", bits, s.integer(0)), at, place)
-            found = builder.fcmp_ordered("<", value, s.scalar(np.inf))
-            place = builder.select(found, place, s.integer(size))
+            value, place, left = found.take(vectors)
             builder.store(place, s.at(places, r))
             builder.store(value, s.at(least, r))
-            spread_place = splat(place)
-            return [
-                builder.select(builder.icmp_signed("==", which, spread_place), infinity, vector)
-                for which, vector in zip(lanes, vectors, strict=True)
-            ]
+            return left
 
-        start = []
-        for at in chunks:
-            vector = s.load(LANES, source, at)
-            start.append(builder.select(builder.fcmp_ordered("uno", vector, vector), infinity, vector))
-        s.loop(0, args[1], start, one)
+        s.loop(0, args[1], found.vectors, one)
         return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def nearest_greedy(typingctx, far, anchors, ratio, chosen, u, sums, near):
+    """JO: takes the least of ``far`` float32 [near] one by one, as many as the rule has (of ``anchors`` at most), and
+    returns how many. Their places go to ``chosen`` (int64) as those of :func:`nearest`, their u, ``ratio`` times their
+    distance beyond the first one's, to ``u`` (float64), the first one's, U = sum u and Q = sum u^2 to ``sums`` float64
+    [3].
+
+    The next is taken while u < lambda_k = (U + sqrt(k + U^2 - k Q)) / k (``training/local_coding.py``), that is while
+    t = k u - U is negative or t^2 < k + U^2 - k Q: no root, no division in the chain from one to the next.
+    """
+    signature = types.int64(far, anchors, types.float64, chosen, u, sums, near)
+
+    def codegen(context, builder, sig, args):
+        s, t = Emitter(context, builder), sig.args
+        source, places, relative, out = (s.array(t[i], args[i]) for i in (0, 3, 4, 5))
+        found = _Distances(s, source, t[6].literal_value)
+        zero = ir.Constant(F64, 0.0)
+
+        def one(r, carried):
+            _, count, first, total, squares, *vectors = carried
+            value, place, left = found.take(vectors)
+            value = builder.fpext(value, F64)
+            first = builder.select(builder.icmp_signed("==", r, s.integer(0)), value, first)
+            value = builder.fmul(args[2], builder.fsub(value, first))
+            k = builder.sitofp(r, F64)
+            excess = builder.fsub(builder.fmul(k, value), total)
+            room = builder.fsub(builder.fadd(k, builder.fmul(total, total)), builder.fmul(k, squares))
+            near_enough = builder.or_(
+                builder.fcmp_unordered("<=", excess, zero),
+                builder.fcmp_ordered("<", builder.fmul(excess, excess), room),
+            )
+            builder.store(place, s.at(places, r))  # behind the last one taken nobody reads
+            builder.store(value, s.at(relative, r))
+            taken = builder.zext(near_enough, I64)
+            share = builder.select(near_enough, value, zero)
+            total, squares = builder.fadd(total, share), builder.fadd(squares, builder.fmul(share, share))
+            return [near_enough, builder.add(count, taken), first, total, squares, *left]
+
+        start = [ir.Constant(I1, 1), s.integer(0), zero, zero, zero, *found.vectors]
+        _, count, *results = s.loop(0, args[1], start, one, lambda carried: carried[0])
+        for at, value in enumerate(results[:3]):
+            builder.store(value, s.at(out, at))
+        return count
 
     return signature, codegen
 

@@ -10,13 +10,11 @@ import numpy as np
 
 from service.kernels._gather import items_ahead
 from service.kernels._jit import F32_1, F32_2, FLOAT32, I32_1, I32_2, I64_1, INT64, OUT_F32_1, OUT_F32_2, VOID, kernel
-from service.kernels._local import distances, machine, nearest, prefetch_line
+from service.kernels._local import distances, machine, nearest, nearest_greedy, prefetch_line
 from service.kernels.raw_memory import inner_kernel
 
 BLOCK = 8
 """Items whose neighbours are found before the first of them is scored: their slots arrive meanwhile."""
-_AT_ONCE = 8
-"""Neighbours that JO asks for at first."""
 
 
 @inner_kernel
@@ -26,34 +24,19 @@ def nearest_gamma(values, count, beta, gamma):
     for j in range(count):
         gamma[j] = math.exp(-beta * (values[j] - values[0]))
         total += gamma[j]
+    share = 1.0 / total
     for j in range(count):
-        gamma[j] /= total
+        gamma[j] *= share
 
 
 @inner_kernel
-def greedy_gamma(values, count, ratio, squared, gamma):
-    """JO: as many neighbours as the rule takes (``training/local_coding.py``), or -1 if it would take more than
-    ``count``."""
-    k, total, squares, bound, first = 0, 0.0, 0.0, 1.0, 0.0
-    while k < count:
-        far = values[k] if squared else math.sqrt(max(values[k], 0.0))
-        if k == 0:
-            first = far
-        u = ratio * (far - first)
-        if u >= bound:
-            break
-        gamma[k] = u
-        k += 1
-        total += u
-        squares += u * u
-        bound = (total + math.sqrt(max(k + total * total - k * squares, 0.0))) / k
-    norm = 0.0
+def greedy_gamma(k, u, sums):
+    """JO: turns the u of its ``k`` neighbours into gamma = (lambda - u) / sum of it, in place."""
+    total, squares = sums[1], sums[2]
+    bound = (total + math.sqrt(max(k + total * total - k * squares, 0.0))) / k
+    share = 1.0 / (k * bound - total)
     for j in range(k):
-        gamma[j] = bound - gamma[j]
-        norm += gamma[j]
-    for j in range(k):
-        gamma[j] /= norm
-    return k
+        u[j] = share * (bound - u[j])
 
 
 @cache
@@ -79,6 +62,7 @@ def local_items_kernel(near: int, width: int) -> Any:
         chosen = np.empty((BLOCK, near), np.int64)
         gamma = np.empty((BLOCK, near), np.float64)
         counts = np.empty(BLOCK, np.int64)
+        sums = np.empty(3, np.float64)
         begin, end = INT64(0), INT64(0)
         for first in range(0, n, BLOCK):
             stop = min(first + BLOCK, n)
@@ -97,13 +81,12 @@ def local_items_kernel(near: int, width: int) -> Any:
                     nearest(far, count, chosen[b], values, near)
                     nearest_gamma(values, count, beta, gamma[b])
                 else:
-                    limit = min(INT64(_AT_ONCE), anchors)
-                    while True:
-                        nearest(far, limit, chosen[b], values, near)
-                        count = greedy_gamma(values, limit, ratio, squared, gamma[b])
-                        if count < limit or limit == anchors:
-                            break
-                        limit = min(2 * limit, anchors)
+                    if not squared:
+                        for a in range(near):
+                            far[a] = FLOAT32(0.0) if far[a] < 0.0 else math.sqrt(far[a])
+                    count = nearest_greedy(far, anchors, ratio, chosen[b], gamma[b], sums, near)
+                    greedy_gamma(count, gamma[b], sums)
+                    values[0] = sums[0]
                 if not values[0] < math.inf:
                     count = -1  # no distance is a number
                 counts[b] = count

@@ -181,8 +181,10 @@ class Emitter:
         stop: Any,
         carried: Sequence[Any],
         body: Callable[[Any, list[Any]], Sequence[Any]],
+        going: Callable[[list[Any]], Any] | None = None,
     ) -> list[Any]:
-        """``for index in range(start, stop): carried = body(index, carried)``; returns the last values.
+        """``for index in range(start, stop): carried = body(index, carried)``; returns the last values. With ``going``
+        only as long as ``going(carried)`` is true.
 
         Carried values live in registers (phi nodes): accumulators never touch memory.
         """
@@ -203,7 +205,8 @@ class Emitter:
             phi = builder.phi(value.type)
             phi.add_incoming(value, before)
             values.append(phi)
-        builder.cbranch(builder.icmp_signed("<", index, stop), inside, after)
+        on = builder.icmp_signed("<", index, stop)
+        builder.cbranch(builder.and_(on, going(list(values))) if going else on, inside, after)
         builder.position_at_end(inside)
         updated = body(index, list(values))
         bottom = builder.block

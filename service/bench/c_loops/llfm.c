@@ -1,5 +1,5 @@
-/* LLFM, DO, 50 anchors of k = 10, single-valued fields: distances to all anchors, the nearest five, gamma, their machines.
-   A row: 64 floats of distances, then a slot of 16 floats per anchor (v, folded scalar, zeros). As in our kernel, the
+/* LLFM, 50 anchors of k = 10, single-valued fields: distances to all anchors, the nearest five (DO) or as many as the
+   greedy rule takes, by squared distances (JO), gamma, their machines. A row: 64 floats of distances, then a slot of 16 floats per anchor (v, folded scalar, zeros). As in our kernel, the
    neighbours of a few items are found ahead, and their slots asked for. */
 #include "vec8.h"
 #include <math.h>
@@ -7,6 +7,7 @@
 #define NEAR 64
 #define SLOT 16
 #define NEIGHBOURS 5
+#define ANCHORS 50
 #define ROW 864
 #define BLOCK 8
 #define LINES_AHEAD 152
@@ -44,10 +45,46 @@ static inline int take_least(vec8 *far, float *least) {
 }
 #endif
 
-void llfm(const float *table, const int32_t *rows, int64_t n, int64_t m, const float *start, const float *state, float beta,
-          float *out) {
-    int slots[BLOCK][NEIGHBOURS];
-    float gamma[BLOCK][NEIGHBOURS];
+/* Places and gamma of the nearest five. */
+static inline int nearest_five(vec8 *far, float beta, int *slots, float *gamma) {
+    float least[NEIGHBOURS], total = 0;
+    for (int j = 0; j < NEIGHBOURS; j++)
+        slots[j] = NEAR + SLOT * take_least(far, least + j);
+    for (int j = 0; j < NEIGHBOURS; j++)
+        total += gamma[j] = expf(-beta * (least[j] - least[0]));
+    for (int j = 0; j < NEIGHBOURS; j++)
+        gamma[j] /= total;
+    return NEIGHBOURS;
+}
+
+/* Places and gamma of those that the greedy rule takes: the next while k u - U < sqrt(k + U^2 - k Q). */
+static inline int greedy(vec8 *far, float ratio, int *slots, float *gamma) {
+    float total = 0, squares = 0, first = 0;
+    int k = 0;
+    for (; k < ANCHORS; k++) {
+        float least;
+        int place = take_least(far, &least);
+        first = k ? first : least;
+        float u = ratio * (least - first), excess = k * u - total;
+        if (excess > 0 && excess * excess >= k + total * total - k * squares)
+            break;
+        slots[k] = NEAR + SLOT * place;
+        gamma[k] = u;
+        total += u;
+        squares += u * u;
+    }
+    float root = k + total * total - k * squares;
+    root = root > 0 ? sqrtf(root) : 0;
+    for (int j = 0; j < k; j++)
+        gamma[j] = ((total + root) / k - gamma[j]) / root;
+    return k;
+}
+
+static inline __attribute__((always_inline)) void slate(const float *table, const int32_t *rows, int64_t n, int64_t m,
+                                                        const float *start, const float *state, float coding, int jo,
+                                                        float *out) {
+    int slots[BLOCK][ANCHORS], counts[BLOCK];
+    float gamma[BLOCK][ANCHORS];
     int64_t ahead = (LINES_AHEAD + 4 * m - 1) / (4 * m);
     if (ahead < BLOCK)
         ahead = BLOCK;
@@ -65,21 +102,16 @@ void llfm(const float *table, const int32_t *rows, int64_t n, int64_t m, const f
                 for (int p = 0; p < 7; p++)
                     far[p] = vec8_add(far[p], vec8_load(row + 8 * p));
             }
-            float least[NEIGHBOURS], total = 0;
-            for (int j = 0; j < NEIGHBOURS; j++)
-                slots[i - first][j] = NEAR + SLOT * take_least(far, least + j);
-            for (int j = 0; j < NEIGHBOURS; j++)
-                total += gamma[i - first][j] = expf(-beta * (least[j] - least[0]));
-            for (int j = 0; j < NEIGHBOURS; j++) {
-                gamma[i - first][j] /= total;
+            int b = (int)(i - first);
+            counts[b] = jo ? greedy(far, coding, slots[b], gamma[b]) : nearest_five(far, coding, slots[b], gamma[b]);
+            for (int j = 0; j < counts[b]; j++)
                 for (int64_t f = 0; f < m; f++)
-                    __builtin_prefetch(table + (int64_t)ids[f] * ROW + slots[i - first][j]);
-            }
+                    __builtin_prefetch(table + (int64_t)ids[f] * ROW + slots[b][j]);
         }
         for (int64_t i = first; i < stop; i++) {
             const int32_t *ids = rows + i * m;
             float score = 0;
-            for (int j = 0; j < NEIGHBOURS; j++) {
+            for (int j = 0; j < counts[i - first]; j++) {
                 int slot = slots[i - first][j];
                 vec8 a = vec8_load(state + slot), b = vec8_load(state + slot + 8);
                 for (int64_t f = 0; f < m; f++) {
@@ -97,4 +129,14 @@ void llfm(const float *table, const int32_t *rows, int64_t n, int64_t m, const f
             out[i] = score;
         }
     }
+}
+
+void llfm(const float *table, const int32_t *rows, int64_t n, int64_t m, const float *start, const float *state, float beta,
+          float *out) {
+    slate(table, rows, n, m, start, state, beta, 0, out);
+}
+
+void llfm_jo(const float *table, const int32_t *rows, int64_t n, int64_t m, const float *start, const float *state,
+             float ratio, float *out) {
+    slate(table, rows, n, m, start, state, ratio, 1, out);
 }

@@ -53,11 +53,19 @@ def test_the_kernel_figures_render() -> None:
             ],
             "local": [
                 {"item_fields": 12, "table_rows": 10_000, "ours_us": 400.0, "c_us": 390.0, "ratio": 1.03, "limit": 1.3}
-                | {"jo_us": 500.0, "fm_us": 50.0, "over_fm": 8.1}
+                | {
+                    "jo_us": 500.0,
+                    "jo_c_us": 400.0,
+                    "jo_ratio": 1.25,
+                    "fm_us": 50.0,
+                    "over_fm": 8.1,
+                    "jo_over_fm": 10.4,
+                }
             ],
         }
     )
     assert "dplr" in text and "0.50" in text and "20.0x" in text and "1.03" in text and "8.1" in text
+    assert "1.25" in text and "10.4" in text
 
 
 def test_the_catalogue_figures_render() -> None:
