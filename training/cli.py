@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         prog="ctrank-train",
         description="Train factorization-machine CTR models and publish them for ctrank-serve.",
         epilog=EPILOG,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         summary, _, details = text.partition("\n")
         sub = commands.add_parser(
             name, help=summary, description=summary, epilog=details.strip().replace("::\n\n", ":\n") or None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
         )  # fmt: skip
         command.arguments(sub)
         sub.set_defaults(run=command.run)

@@ -173,6 +173,7 @@ def test_synth_prepare_fit(tmp_path, capsys):
     [
         ([], "required: COMMAND"),
         (["fitt"], "invalid choice"),
+        (["fit", "{work}/prepared", "--out", "{tmp}/r", "--l2-lin", "1"], "unrecognized arguments: --l2-lin"),
         (["fit", "{work}/prepared"], "required: --out"),
         (["fit", "{work}/nothing", "--out", "{tmp}/r"], "expected a folder made by ctrank-train prepare"),
         (["fit", "{work}/prepared", "--out", "{tmp}/r", "--lr", "nan"], "expected a number above 0, found nan"),

@@ -65,6 +65,14 @@ def test_the_start_is_the_first_trial(prepared, tmp_path):
     assert seen[0]["learning_rate"] == BASE.learning_rate
 
 
+def test_the_search_begins_where_the_command_line_says(prepared, tmp_path, capsys):
+    command = ["tune", str(prepared.path), "--model", "dplr", "--dim", "2", "--epochs", "1", "--trials", "1"]
+    named = ["--lr", "0.0321", "--l2", "1.5e-5", "--field-lr-scale", "0.77"]
+    assert main([*command, *named, "--confirm", "1", "--out", str(tmp_path)]) == 0
+    first = capsys.readouterr().err.split("trial 0: ")[1].splitlines()[0]
+    assert "learning_rate 0.0321, l2 1.5e-05," in first and "field_lr_scale 0.77" in first
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the overflow that it is about
 def test_a_diverging_trial_does_not_end_the_search(prepared, tmp_path):
     base = BASE.from_json(BASE.to_json() | {"loss": "squared", "epochs": 1})

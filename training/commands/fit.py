@@ -27,6 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``fit``."""
     parser.usage = "%(prog)s PREPARED --out RUN [--model FAMILY] [--method METHOD] [options]"
     model_arguments(parser)
+    parser.add_argument(
+        "--calibration", choices=("platt", "isotonic", "none"), default="platt",
+        help="calibrator fitted on validation, logistic loss only (default platt)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, or start it")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

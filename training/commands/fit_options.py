@@ -12,8 +12,8 @@ MODELS = ("fm", "fwfm", "pruned_fwfm", "dplr", "rafm", *NETWORKS, "difacto", "ll
 METHODS = ("plain", "copy", "mixfm", "smfm", "maxup", "bpr", "apr", "sharpcf")
 
 
-def model_arguments(parser: argparse.ArgumentParser, searched: bool = False) -> None:
-    """All options; ``searched``: without the settings that ``tune`` searches."""
+def model_arguments(parser: argparse.ArgumentParser) -> None:
+    """All options that ``fit`` and ``tune`` share."""
     parser.add_argument("prepared", type=Path, metavar="PREPARED", help="folder of 'ctrank-train prepare'")
     parser.add_argument(
         "--model", choices=MODELS, default="dplr", metavar="FAMILY",
@@ -33,8 +33,8 @@ def model_arguments(parser: argparse.ArgumentParser, searched: bool = False) -> 
     )  # fmt: skip
     parser.add_argument("--seed", type=integer(0), default=1, help="of first weights and order (default 1)")
     parser.add_argument("--threads", type=integer(1, 1024), default=1, help="torch threads (default 1)")
-    _training(parser, searched)
-    _field_matrix(parser, searched)
+    _training(parser)
+    _field_matrix(parser)
     _ranks(parser)
     _networks(parser)
     _local(parser)
@@ -42,17 +42,16 @@ def model_arguments(parser: argparse.ArgumentParser, searched: bool = False) -> 
     _pairwise(parser)
 
 
-def _training(parser: argparse.ArgumentParser, searched: bool) -> None:
+def _training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument(
         "--optimiser", choices=("adagrad", "adam", "sgd"), default=None, help="default adagrad; llfm has sgd, alone"
     )
-    if not searched:
-        group.add_argument(
-            "--lr", type=number(0, above=True), default=None, help="learning rate (default by model and loss)"
-        )
-        group.add_argument("--l2", type=number(0), default=None, help="L2 of vectors (default by model and loss)")
-        group.add_argument("--l2-linear", type=number(0), default=None, help="L2 of linear weights (likewise)")
+    group.add_argument(
+        "--lr", type=number(0, above=True), default=None, help="learning rate (default by model and loss)"
+    )
+    group.add_argument("--l2", type=number(0), default=None, help="L2 of vectors (default by model and loss)")
+    group.add_argument("--l2-linear", type=number(0), default=None, help="L2 of linear weights (likewise)")
     group.add_argument(
         "--l2-scope", choices=("touched", "all"), default="touched",
         help="step and L2 on the features of each batch, or on the whole table at every step (default touched)",
@@ -74,18 +73,13 @@ def _training(parser: argparse.ArgumentParser, searched: bool) -> None:
     group.add_argument(
         "--init-std", type=number(0, above=True), default=None, help="of the first weights (default 0.01; llfm 0.1)"
     )
-    if not searched:
-        group.add_argument(
-            "--calibration", choices=("platt", "isotonic", "none"), default="platt",
-            help="calibrator fitted on validation, logistic loss only (default platt)",
-        )  # fmt: skip
     group.add_argument(
         "--paper-compat", action="store_true",
         help="do as the paper's code where it differs from its text (mixtures; --locality jo)",
     )  # fmt: skip
 
 
-def _field_matrix(parser: argparse.ArgumentParser, searched: bool) -> None:
+def _field_matrix(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("families with a field matrix (fwfm, pruned_fwfm, dplr)")
     group.add_argument(
         "--rank", type=integer(1, 4096), default=None,
@@ -96,15 +90,14 @@ def _field_matrix(parser: argparse.ArgumentParser, searched: bool) -> None:
         "--field-init", choices=("cross", "normal"), default=None,
         help="first R, or U and e: around the matrix that pairs context with item fields, or around 0 (default cross)",
     )  # fmt: skip
-    if not searched:
-        group.add_argument(
-            "--field-init-std", type=number(0, above=True), default=None,
-            help="of the first R, or U and e (default by model and loss)",
-        )  # fmt: skip
-        group.add_argument(
-            "--field-lr-scale", type=number(0), default=None,
-            help="R, U and e learn at this multiple of --lr (default 0.1)",
-        )  # fmt: skip
+    group.add_argument(
+        "--field-init-std", type=number(0, above=True), default=None,
+        help="of the first R, or U and e (default by model and loss)",
+    )  # fmt: skip
+    group.add_argument(
+        "--field-lr-scale", type=number(0), default=None,
+        help="R, U and e learn at this multiple of --lr (default 0.1)",
+    )  # fmt: skip
 
 
 def _ranks(parser: argparse.ArgumentParser) -> None:

@@ -75,8 +75,8 @@ def settings_of(args: argparse.Namespace, prepared: Prepared) -> FitSettings:
 
 
 def _given(args: argparse.Namespace, name: str) -> bool:
-    """Whether the command line names the option; ``tune`` does not have all of them."""
-    value = getattr(args, name, None)
+    """Whether the command line names the option."""
+    value = getattr(args, name)
     return value is not None and value != () and (value is not False or name == "linear")
 
 

@@ -2,8 +2,9 @@
 
 Optuna's TPE (seed 42): learning rate log-uniform in [1e-4, 0.2], L2 log-uniform in [1e-8, 1e-3]; for families with a
 field matrix its first spread in [0.01, 0.5] and its share of the learning rate in [0.001, 1]; for mixfm and smfm the
-shares' Beta parameter, for apr and sharpcf the weight of their second loss; and what --range names. Hopeless trials
-are cut short; the best are trained again with two more seeds. The test split is not read.
+shares' Beta parameter, for apr and sharpcf the weight of their second loss; and what --range names. The first trial has
+the values that the other options name, or their defaults. Hopeless trials are cut short; the best are trained again
+with two more seeds. The test split is not read.
 
 Written to STUDY: study.db (the search), best.json (the winner's settings), and winner.toml, the winner as an
 experiment file that 'ctrank-train reproduce' trains with fresh seeds and measures on the test split.
@@ -29,7 +30,7 @@ from training.errors import UsageError
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``tune``."""
     parser.usage = "%(prog)s PREPARED --out STUDY [--model FAMILY] [--method METHOD] [--objective METRIC] [options]"
-    model_arguments(parser, searched=True)
+    model_arguments(parser)
     parser.add_argument(
         "--objective", default=None, metavar="METRIC",
         help="what is best on validation: auc, logloss, mse, recall, ndcg (at 10; or recall@N, ndcg@N) or another "
