@@ -4,8 +4,10 @@ Learning rate in [1e-4, 0.2] as in the DPLR paper; L2 of vectors and of linear w
 searches [0, 1e-4], of a penalty that its code scales otherwise); for the families with a field matrix (R, or U and e)
 the spread of the first one in [0.01, 0.5] (the paper fixes 0.01) and its share of the learning rate in [0.001, 1]
 (the paper: 1); for mixfm and smfm the parameter of the Beta distribution in [0.1, 2] (the paper: 0.5 or 1), for apr
-the adversary's weight and for sharpcf the trajectory's in [0.01, 10]. Any other numeric setting can be searched by
-naming its range.
+the adversary's weight in [0.01, 10] and its step in [0.05, 1], for sharpcf the trajectory's weight in [0.01, 10]. llfm
+takes steps of its own kind, of a rate in [0.01, 4], and has beta in [0.1, 20] (do, apl) or L/C in [0.02, 10] (jo), and
+where anchors learn their share of the rate in [0.01, 1] (the paper's grids: beta 0.1, 1, 10 and L/C 0.1 to 10). Any
+other numeric setting can be searched by naming its range.
 """
 
 from __future__ import annotations
@@ -26,8 +28,15 @@ WITH_FIELD_MATRIX = ("fwfm", "pruned_fwfm", "dplr")
 OF_METHOD: dict[str, dict[str, Limits]] = {
     "mixfm": {"mix_alpha": (0.1, 2.0)},
     "smfm": {"mix_alpha": (0.1, 2.0)},
-    "apr": {"adversarial_weight": (0.01, 10.0)},
+    "apr": {"adversarial_weight": (0.01, 10.0), "perturbation": (0.05, 1.0)},
     "sharpcf": {"trajectory_weight": (0.01, 10.0)},
+}
+_SPREAD: dict[str, Limits] = {"beta": (0.1, 20.0)}
+_ANCHORS: dict[str, Limits] = {"anchor_lr_scale": (0.01, 1.0)}
+OF_LOCALITY: dict[str, dict[str, Limits]] = {
+    "do": _SPREAD,
+    "apl": _SPREAD | _ANCHORS,
+    "jo": {"lipschitz": (0.02, 10.0)} | _ANCHORS,
 }
 
 
@@ -45,8 +54,10 @@ def search_space(base: FitSettings, ranges: Mapping[str, Limits]) -> dict[str, L
                 replace(base, **{name: _like(settings[name], limit)})
             except ValueError as error:
                 raise UsageError(f"--range {error}") from None
-    field_matrix = FIELD_MATRIX if base.model in WITH_FIELD_MATRIX else {}
-    space = ALWAYS | field_matrix | OF_METHOD.get(base.method, {})
+    of_model = FIELD_MATRIX if base.model in WITH_FIELD_MATRIX else {}
+    if base.model == "llfm":
+        of_model = {"learning_rate": (0.01, 4.0)} | OF_LOCALITY[base.locality]
+    space = ALWAYS | of_model | OF_METHOD.get(base.method, {})
     if not base.linear:
         del space["l2_linear"]
     return space | dict(ranges)

@@ -110,7 +110,9 @@ def test_an_interrupted_search_continues(prepared, tmp_path):
         (["--model", "dplr", "--method", "smfm", "--batch-size", "64"], "log_loss", "mix_alpha"),
         (["--model", "nfm", "--hidden", "4,3", "--objective", "auc"], "auc", "l2"),
         (["--model", "fm", "--method", "sharpcf", "--objective", "recall"], "recall@10", "trajectory_weight"),
-        (["--model", "fm", "--method", "apr", "--valid-metric", "ndcg@20"], "ndcg@20", "adversarial_weight"),
+        (["--model", "fm", "--method", "apr", "--valid-metric", "ndcg@20"], "ndcg@20", "perturbation"),
+        (["--model", "llfm", "--anchors", "4"], "log_loss", "beta"),
+        (["--model", "llfm", "--anchors", "4", "--locality", "jo", "--objective", "auc"], "auc", "lipschitz"),
     ],
 )
 def test_families_and_methods_are_tuned_alike(prepared, tmp_path, capsys, options, objective, searched):

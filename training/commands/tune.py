@@ -2,8 +2,9 @@
 
 Optuna's TPE (seed 42): learning rate log-uniform in [1e-4, 0.2], L2 log-uniform in [1e-8, 1e-3]; for families with a
 field matrix its first spread in [0.01, 0.5] and its share of the learning rate in [0.001, 1]; for mixfm and smfm the
-shares' Beta parameter, for apr and sharpcf the weight of their second loss; and what --range names. The first trial has
-the values that the other options name, or their defaults. Hopeless trials are cut short; the best are trained again
+shares' Beta parameter, for apr and sharpcf the weight of their second loss, for apr its step too, for llfm (rates in
+[0.01, 4]) beta or L/C and the anchors' share of the rate; and what --range names. The first trial has the values that
+the other options name, or their defaults. Hopeless trials are cut short; the best are trained again
 with two more seeds. The test split is not read.
 
 Written to STUDY: study.db (the search), best.json (the winner's settings), and winner.toml, the winner as an
