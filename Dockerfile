@@ -28,8 +28,8 @@ RUN /opt/ctrank/image/compile-kernels && pip uninstall --yes setuptools pip
 
 FROM dependencies AS gpu-package
 # The CPU and the GPU build of ONNX Runtime cannot stand side by side; this one brings its CUDA libraries with it. Which CUDA
-# a release is built for decides which drivers will do: name an older release for older ones.
-ARG ONNXRUNTIME_GPU=onnxruntime-gpu[cuda,cudnn]>=1.21
+# a release is built for decides which drivers will do: name an older release (from 1.26 on) for older ones.
+ARG ONNXRUNTIME_GPU=onnxruntime-gpu[cuda,cudnn]>=1.26
 RUN pip uninstall --yes onnxruntime && pip install "$ONNXRUNTIME_GPU"
 COPY --from=package /opt/ctrank/image /opt/ctrank/image
 COPY --from=package /opt/ctrank/kernels /opt/ctrank/kernels

@@ -34,8 +34,10 @@ class Graphs:
         self._runtime = import_runtime()
         self.provider = provider
         self._device = "cpu" if provider.name == "cpu" else provider.name
-        self._weights = _tensors(artefact) if provider.bound else {}
-        self._shared = {name: self._value(array) for name, array in self._weights.items()}
+        tensors = _tensors(artefact) if provider.bound else {}
+        self._owners = {name: self._value(array) for name, array in tensors.items()}
+        # Sessions share memory that none of them owns, and a copy on a device is its value's: hence a view of it.
+        self._shared = {name: self._runtime.OrtValue.from_dlpack(owner) for name, owner in self._owners.items()}
         self._sessions: dict[str, Any] = {}
         for name in GRAPHS:
             where, how_many = (CPU, 1) if name == CONTEXT else (provider, threads)

@@ -106,6 +106,8 @@ def _obstacle(runtime: Any, installed: list[str]) -> tuple[str | None, str]:
     """Why CUDA does not run, and the remedy; ``None`` if it does."""
     if "CUDAExecutionProvider" not in runtime.get_available_providers():
         return f"{' and '.join(installed) or 'this onnxruntime'} is built without CUDA", SWITCH
+    if not hasattr(runtime.OrtValue, "from_dlpack"):
+        return f"{' and '.join(installed)} is too old to share weights on a device (1.26 and later can)", SWITCH
     try:
         if hasattr(runtime, "preload_dlls"):
             runtime.preload_dlls()

@@ -43,7 +43,7 @@ def runtime(*providers: str, error: str | None = None) -> Any:
 
     return SimpleNamespace(
         get_available_providers=lambda: [*providers, "CPUExecutionProvider"],
-        OrtValue=SimpleNamespace(ortvalue_from_numpy=on_device),
+        OrtValue=SimpleNamespace(ortvalue_from_numpy=on_device, from_dlpack=lambda value: value),
     )
 
 
@@ -90,30 +90,39 @@ def test_a_build_without_cuda(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
 
 def test_a_gpu_that_does_not_start(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     error = "CUDA failure 35: the driver is too old\nmore lines"
-    install(monkeypatch, runtime("CUDAExecutionProvider", error=error), onnxruntime_gpu="1.20.0")
+    install(monkeypatch, runtime("CUDAExecutionProvider", error=error), onnxruntime_gpu="1.31.0")
     with pytest.raises(OnnxUnavailable, match=r"not start \(CUDA failure 35: the driver is too old\); .*nvidia-smi"):
         find_provider("cuda")
     assert find_provider("auto") is CPU
     assert len(said(caplog)) == 1 and "CUDA failure 35" in said(caplog)[0]
 
 
+def test_a_build_that_cannot_share_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = runtime("CUDAExecutionProvider")
+    del found.OrtValue.from_dlpack
+    install(monkeypatch, found, onnxruntime_gpu="1.25.1")
+    with pytest.raises(OnnxUnavailable, match=r"onnxruntime-gpu 1.25.1 is too old .*1.26.*ctrank\[gpu\]"):
+        find_provider("cuda")
+    assert find_provider("auto") is CPU
+
+
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])
 def test_a_gpu(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: Any) -> None:
-    install(monkeypatch, runtime("CUDAExecutionProvider"), onnxruntime_gpu="1.20.0")
+    install(monkeypatch, runtime("CUDAExecutionProvider"), onnxruntime_gpu="1.31.0")
     assert find_provider(wanted) is CUDA and not said(caplog)
     name, options = CUDA.for_session()[0]
     assert name == "CUDAExecutionProvider" and options["use_tf32"] == "0" and CUDA.bound
 
 
 def test_cpu_is_silent(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    install(monkeypatch, runtime("CUDAExecutionProvider"), onnxruntime_gpu="1.20.0")
+    install(monkeypatch, runtime("CUDAExecutionProvider"), onnxruntime_gpu="1.31.0")
     assert find_provider("cpu") is CPU and not said(caplog)
     assert CPU.for_session() == ["CPUExecutionProvider"]
 
 
 def test_both_packages(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    install(monkeypatch, runtime("CUDAExecutionProvider"), onnxruntime="1.20.0", onnxruntime_gpu="1.21.0")
-    both = "onnxruntime 1.20.0 and onnxruntime-gpu 1.21.0 are both installed"
+    install(monkeypatch, runtime("CUDAExecutionProvider"), onnxruntime="1.20.0", onnxruntime_gpu="1.31.0")
+    both = "onnxruntime 1.20.0 and onnxruntime-gpu 1.31.0 are both installed"
     with pytest.raises(OnnxUnavailable, match=f"{both}.*pip uninstall onnxruntime onnxruntime-gpu"):
         find_provider("cuda")
     assert find_provider("cpu") is CPU and both in said(caplog)[0]
@@ -146,8 +155,16 @@ def test_an_artefact_without_graphs(tmp_path: Path, family: str) -> None:
         ScorerChoice("onnx", "cpu").make(artefact)
 
 
+def owning(self: Graphs, array: onnx_graphs.Array) -> Any:
+    """A value that owns its memory, as a copy on a GPU does."""
+    value = self._runtime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
+    value.update_inplace(np.ascontiguousarray(array))
+    return value
+
+
 def test_sessions_share_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: what a session computes with are the tensors handed to all of them, not a copy from the file."""
+    monkeypatch.setattr(Graphs, "_value", owning)
     artefact = tiny_artefact(tmp_path / "model", "fm", graphs=True)
     assert artefact.items is not None
     real = onnx_graphs._tensors
