@@ -53,6 +53,15 @@ class EncodedSide:
             np.concatenate([side.multi_weights for side in sides]),
         )
 
+    def between(self, start: int, stop: int) -> EncodedSide:
+        """Rows ``start`` to ``stop`` (0 <= start <= stop <= n) as views: nothing is copied but the offsets of lists."""
+        n_multi = self.n_multi
+        if not n_multi or start == stop:
+            return EncodedSide.without_multi(self.rows[start:stop])
+        indptr = self.multi_indptr[start * n_multi : stop * n_multi + 1]
+        part = slice(indptr[0], indptr[-1])
+        return EncodedSide(self.rows[start:stop], indptr - indptr[0], self.multi_rows[part], self.multi_weights[part])
+
     def take(self, index: npt.NDArray[np.integer]) -> EncodedSide:
         """Rows ``index`` (ints >= 0), in that order."""
         n_multi = self.n_multi

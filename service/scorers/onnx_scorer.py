@@ -121,10 +121,10 @@ class OnnxScorer:
         scores = np.empty(len(items), np.float32)
         n_multi = self._manifest.n_multi("context")
         for first, last in self._spans(items):
-            for start, stop in self._size.spans(_part(contexts, first, last), n_multi):
+            for start, stop in self._size.spans(contexts.between(first, last), n_multi):
                 rows = slice(first + start, first + stop)
-                feeds = side_feeds("context", _part(contexts, rows.start, rows.stop), n_multi)
-                feeds |= side_feeds("item", _part(items, rows.start, rows.stop), self._n_multi)
+                feeds = side_feeds("context", contexts.between(rows.start, rows.stop), n_multi)
+                feeds |= side_feeds("item", items.between(rows.start, rows.stop), self._n_multi)
                 scores[rows] = self._graphs.run("score.onnx", feeds, ["scores"])[0]
         return self._checked(scores)
 
@@ -133,7 +133,7 @@ class OnnxScorer:
         n = len(items)
         g, beta = np.empty((n, self.vector_size), np.float32), np.empty(n, np.float32)
         for start, stop in self._spans(items):
-            feeds = side_feeds("item", _part(items, start, stop), self._n_multi)
+            feeds = side_feeds("item", items.between(start, stop), self._n_multi)
             g[start:stop], beta[start:stop] = self._graphs.run("item.onnx", feeds, ["g", "beta"])
         return g, beta
 
@@ -188,7 +188,7 @@ class OnnxScorer:
         states, which = _stacked([work.state for work in works], [len(work.items) for work in works])
         scores = np.empty(len(items), np.float32)
         for start, stop in self._spans(items):
-            feeds: dict[str, Any] = side_feeds("item", _part(items, start, stop), self._n_multi)
+            feeds: dict[str, Any] = side_feeds("item", items.between(start, stop), self._n_multi)
             feeds |= {"state": states, "state_index": which[start:stop] if len(works) > 1 else which}
             scores[start:stop] = self._graphs.run("rank.onnx", feeds, ["scores"])[0]
         return _split(self._checked(scores), [len(work.items) for work in works])
@@ -222,11 +222,6 @@ class OnnxScorer:
         if self._is_network and not np.isfinite(scores).all():
             raise ScoreNotFinite("a score is not finite in float32: a weight is too large for this model")
         return scores
-
-
-def _part(items: EncodedSide, start: int, stop: int) -> EncodedSide:
-    """Rows ``start:stop``."""
-    return items if stop - start == len(items) else items.take(np.arange(start, stop))
 
 
 def _stacked(states: Sequence[F32], sizes: Sequence[int]) -> tuple[F32, I32]:

@@ -60,11 +60,13 @@ class RunSize:
 
     def spans(self, encoded: EncodedSide, n_multi: int) -> Iterator[tuple[int, int]]:
         """Spans (start, stop) of rows, each for one run; of at least one row."""
-        n = len(encoded)
-        longest = np.ones(n, np.int64)
-        if n and n_multi:
-            np.maximum(np.diff(encoded.multi_indptr).reshape(n, n_multi).max(1), 1, out=longest)
-        floats = (encoded.rows.shape[1] + n_multi * longest) * self.per_value + self.per_row
+        n, n_single = encoded.rows.shape
+        if not n_multi or not n:
+            step = max(self.most // (n_single * self.per_value + self.per_row), 1)
+            yield from ((start, min(start + step, n)) for start in range(0, n, step))
+            return
+        longest = np.maximum(np.diff(encoded.multi_indptr).reshape(n, n_multi).max(1), 1)
+        floats = (n_single + n_multi * longest) * self.per_value + self.per_row
         start = 0
         while start < n:
             taken = np.maximum.accumulate(floats[start:]) * np.arange(1, n - start + 1)

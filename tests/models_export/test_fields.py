@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models_export.encoded import EncodedSide
 from models_export.errors import ArtefactError, EncodingError
 from models_export.fields import FieldEncoder, bin_key
 from models_export.manifest import FieldSpec
@@ -122,3 +123,14 @@ def test_take_is_row_by_row(model: Model) -> None:
         assert np.array_equal(taken.rows[position], side.rows[row])
         assert np.array_equal(taken.multi_rows[start:end], side.multi_rows[first:last])
         assert np.array_equal(taken.multi_weights[start:end], side.multi_weights[first:last])
+
+
+def test_between_is_take_of_a_range(model: Model) -> None:
+    side = model.items.side
+    for start in range(len(side) + 1):
+        for stop in range(start, len(side) + 1):
+            found, expected = side.between(start, stop), side.take(np.arange(start, stop))
+            for name in ("rows", "multi_indptr", "multi_rows", "multi_weights"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    single = EncodedSide.without_multi(side.rows)
+    np.testing.assert_array_equal(single.between(1, 3).rows, side.rows[1:3])
