@@ -61,15 +61,15 @@ class RunSize:
     def spans(self, encoded: EncodedSide, n_multi: int) -> Iterator[tuple[int, int]]:
         """Spans (start, stop) of rows, each for one run; of at least one row."""
         n, n_single = encoded.rows.shape
-        if not n_multi or not n:
-            step = max(self.most // (n_single * self.per_value + self.per_row), 1)
-            yield from ((start, min(start + step, n)) for start in range(0, n, step))
-            return
-        longest = np.maximum(np.diff(encoded.multi_indptr).reshape(n, n_multi).max(1), 1)
-        floats = (n_single + n_multi * longest) * self.per_value + self.per_row
+        rows = max(self.most // ((n_single + n_multi) * self.per_value + self.per_row), 1)  # of lists of one value
         start = 0
         while start < n:
-            taken = np.maximum.accumulate(floats[start:]) * np.arange(1, n - start + 1)
-            stop = start + max(int(np.searchsorted(taken, self.most, side="right")), 1)
+            stop = min(start + rows, n)
+            if n_multi:  # lists, padded to the longest of the run, leave room for fewer
+                lengths = np.diff(encoded.multi_indptr[start * n_multi : stop * n_multi + 1])
+                longest = np.maximum.accumulate(np.maximum(lengths.reshape(-1, n_multi).max(1), 1))
+                floats = (n_single + n_multi * longest) * self.per_value + self.per_row
+                taken = floats * np.arange(1, len(floats) + 1)
+                stop = start + max(int(np.searchsorted(taken, self.most, side="right")), 1)
             yield start, stop
             start = stop
