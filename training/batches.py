@@ -1,6 +1,6 @@
 """Encoded arrays -> shuffled mini-batches.
 
-A split on disk is an :class:`~models_export.fields.EncodedSide` over all fields, memory-mapped. The stream reads it
+A split on disk is an :class:`~models_export.encoded.EncodedSide` over all fields, memory-mapped. The stream reads it
 window by window: the windows' order and the rows inside each window are permuted with ``default_rng([seed,
 epoch])``, so an epoch's order depends on the seed and its number alone (a resumed run sees what an uninterrupted one
 would have seen), and a log larger than memory needs one window of it at a time. A split of at most ``window`` rows
@@ -11,25 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from models_export.encoded import EncodedSide
 from models_export.manifest import FieldSpec
 
 #: Rows permuted together; 4M rows of 39 int32 fields are 640 MB.
 WINDOW_ROWS = 4_194_304
-
-
-class Encoded(Protocol):
-    """The arrays of an EncodedSide (see models_export/fields.py)."""
-
-    rows: NDArray[np.int32]
-    multi_indptr: NDArray[np.int64]
-    multi_rows: NDArray[np.int32]
-    multi_weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ class Batch:
 class LabelledRows:
     """A split: encoded rows (memory-mapped or not) and float32 labels."""
 
-    encoded: Encoded
+    encoded: EncodedSide
     label: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -99,18 +90,16 @@ class LabelledRows:
     @property
     def n_multi(self) -> int:
         """Number of multi-valued columns."""
-        return (len(self.encoded.multi_indptr) - 1) // len(self) if len(self) else 0
+        return self.encoded.n_multi
 
     def window(self, start: int, stop: int) -> Batch:
         """Rows ``start:stop`` read into memory, in their order."""
-        n_multi = self.n_multi
-        indptr = np.asarray(self.encoded.multi_indptr[start * n_multi : stop * n_multi + 1])
-        first, last = int(indptr[0]), int(indptr[-1])
+        part = self.encoded.between(start, stop)
         return Batch(
-            rows=np.ascontiguousarray(self.encoded.rows[start:stop]),
-            multi_indptr=indptr - first,
-            multi_rows=np.ascontiguousarray(self.encoded.multi_rows[first:last]),
-            multi_weights=np.ascontiguousarray(self.encoded.multi_weights[first:last]),
+            rows=np.ascontiguousarray(part.rows),
+            multi_indptr=part.multi_indptr,
+            multi_rows=np.ascontiguousarray(part.multi_rows),
+            multi_weights=np.ascontiguousarray(part.multi_weights),
             label=np.ascontiguousarray(self.label[start:stop], dtype=np.float32),
         )
 
